@@ -1,0 +1,1 @@
+"""Corpora: one module a corpus, each turns a folder into SpeechBrain manifests."""

@@ -1,0 +1,1 @@
+"""Pretrained interfaces, built with ``from_hparams``."""

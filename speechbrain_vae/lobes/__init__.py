@@ -1,0 +1,1 @@
+"""Whole models: features, encoders, bottlenecks, decoders, autoencoder."""
