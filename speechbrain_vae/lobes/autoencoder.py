@@ -1,0 +1,160 @@
+"""The autoencoder: encoder, bottleneck, decoder, likelihood and target."""
+
+from dataclasses import dataclass
+
+import torch
+
+from speechbrain_vae.lobes.targets import Reconstruction
+from speechbrain_vae.nnet.bottleneck_output import BottleneckOutput
+from speechbrain_vae.nnet.lengths import length_mask
+
+
+@dataclass
+class AutoencoderOutput:
+    """What one call of :class:`Autoencoder` gives.
+
+    Arguments
+    ---------
+    loss : torch.Tensor
+        Scalar, in nats per target frame: reconstruction plus the bottleneck's loss.
+    reconstruction_loss : torch.Tensor
+        Scalar: negative log-likelihood in nats per target frame.
+    frames : torch.Tensor
+        Number of target frames that counted.
+    latent_frames : torch.Tensor
+        Number of valid latent frames.
+    squared_error : torch.Tensor
+        Mean squared error of the predicted mean, per bin, detached.
+    bottleneck : BottleneckOutput
+    """
+
+    loss: torch.Tensor
+    reconstruction_loss: torch.Tensor
+    frames: torch.Tensor
+    latent_frames: torch.Tensor
+    squared_error: torch.Tensor
+    bottleneck: BottleneckOutput
+
+
+class Autoencoder(torch.nn.Module):
+    """Any encoder, bottleneck, decoder, likelihood and target, put together.
+
+    Arguments
+    ---------
+    encoder : torch.nn.Module
+        See :mod:`speechbrain_vae.lobes.encoders`.
+    bottleneck : torch.nn.Module
+        See :mod:`speechbrain_vae.lobes.bottlenecks`.
+    decoder : torch.nn.Module
+        See :mod:`speechbrain_vae.lobes.decoders`.
+    likelihood : torch.nn.Module
+        See :mod:`speechbrain_vae.nnet.likelihoods`.
+    target : torch.nn.Module, optional
+        See :mod:`speechbrain_vae.lobes.targets`; the input itself by default.
+
+    Example
+    -------
+    >>> from speechbrain_vae.lobes.bottlenecks import GaussianBottleneck
+    >>> from speechbrain_vae.lobes.decoders import ConvDecoder
+    >>> from speechbrain_vae.lobes.encoders import ConvEncoder
+    >>> from speechbrain_vae.nnet.likelihoods import GaussianLikelihood
+    >>> vae = Autoencoder(
+    ...     ConvEncoder(80, channels=32),
+    ...     GaussianBottleneck(32, 16),
+    ...     ConvDecoder(16, 80, channels=32),
+    ...     GaussianLikelihood(80),
+    ... )
+    >>> out = vae(torch.randn(2, 101, 80), torch.tensor([1.0, 0.5]))
+    >>> int(out.frames), int(out.latent_frames)
+    (151, 76)
+    """
+
+    def __init__(self, encoder, bottleneck, decoder, likelihood, target=None):
+        super().__init__()
+        if decoder.stride != encoder.stride:
+            raise ValueError(
+                f"encoder and decoder must have one stride; got {encoder.stride} "
+                f"and {decoder.stride}"
+            )
+        if decoder.output_size != likelihood.prediction_size:
+            raise ValueError(
+                f"the decoder gives {decoder.output_size} numbers a frame, the "
+                f"likelihood needs output_size={likelihood.prediction_size}"
+            )
+        self.encoder = encoder
+        self.bottleneck = bottleneck
+        self.decoder = decoder
+        self.likelihood = likelihood
+        self.target = target or Reconstruction()
+
+    @property
+    def latent_size(self):
+        """Size D of the features."""
+        return self.bottleneck.latent_size
+
+    @property
+    def stride(self):
+        """Input frames for one latent frame."""
+        return self.encoder.stride
+
+    def forward(self, feats, lengths=None):
+        """The training loss and what it is made of.
+
+        Arguments
+        ---------
+        feats : torch.Tensor
+            Normalised features, shape [B, T, F].
+        lengths : torch.Tensor, optional
+            Relative lengths, shape [B].
+
+        Returns
+        -------
+        AutoencoderOutput
+        """
+        inputs, target, mask = self.target(feats, lengths)
+        code, code_lengths = self.encode(inputs, lengths)
+        prediction = self.decoder(code.latent, code_lengths, feats.shape[1])
+        frames = mask.sum().clamp(min=1)
+        latent_frames = length_mask(code.latent, code_lengths).sum()
+        nll = (self.likelihood(prediction, target) * mask).sum() / frames
+        error = (self.likelihood.mean(prediction) - target).detach().float()
+        return AutoencoderOutput(
+            loss=nll + code.loss * (latent_frames / frames),
+            reconstruction_loss=nll,
+            frames=frames,
+            latent_frames=latent_frames,
+            squared_error=((error**2).mean(-1) * mask).sum() / frames,
+            bottleneck=code,
+        )
+
+    def encode(self, feats, lengths=None):
+        """The bottleneck's output and the relative lengths [B] of its frames."""
+        hidden = self.encoder(feats, lengths)
+        code_lengths = self.encoder.output_lengths(feats, lengths)
+        return self.bottleneck(hidden, code_lengths), code_lengths
+
+    def decode(self, latent, lengths=None, frames=None):
+        """The mean frames [B, frames, F] of latents [B, T, D]."""
+        return self.likelihood.mean(self.decoder(latent, lengths, frames))
+
+    def start_linear(self, ppca):
+        """Start as the linear VAE that equals probabilistic PCA.
+
+        Training then goes on from the optimal linear model, instead of towards it.
+
+        Arguments
+        ---------
+        ppca : speechbrain_vae.nnet.ppca.PPCA
+            Fitted to windows of ``stride`` frames of the training set.
+        """
+        for part in (self.encoder, self.bottleneck, self.decoder, self.likelihood):
+            if not (hasattr(part, "start_linear") or hasattr(part, "start_at")):
+                raise ValueError(
+                    f"linear_start is not defined for {type(part).__name__}; "
+                    "set linear_start: False"
+                )
+        analysis, logvar, synthesis, noise = ppca.linear_vae(self.latent_size)
+        self.encoder.start_linear()
+        self.bottleneck.start_linear(analysis, logvar)
+        self.decoder.start_linear(synthesis)
+        self.likelihood.start_at(noise)

@@ -1,0 +1,162 @@
+"""The Gaussian bottleneck of the variational autoencoder."""
+
+import torch
+
+from speechbrain_vae.nnet.bottleneck_output import BottleneckOutput
+from speechbrain_vae.nnet.lengths import length_mask
+
+PRIORS = ("standard", "learned")
+
+
+class GaussianBottleneck(torch.nn.Module):
+    """Diagonal Gaussian posterior (Kingma and Welling 2014).
+
+    The loss is ``beta`` times the closed-form KL divergence from the prior
+    (appendix B), summed over dimensions and averaged over valid frames, in nats.
+
+    Arguments
+    ---------
+    input_size : int
+        Size of the encoder's output.
+    latent_size : int
+        Latent dimensions D.
+    beta : float
+        Weight of the KL divergence (Higgins et al. 2017).
+    warmup_steps : int
+        Training steps over which the weight grows from 0 to ``beta`` (Bowman et
+        al. 2016). The count is part of the checkpoint.
+    free_bits : float
+        KL divergence, in nats per dimension, that costs nothing more to use: each
+        dimension's mean over the batch is counted as at least this (Kingma et al.
+        2016, appendix C.8).
+    prior : str
+        "standard" for N(0, I) or "learned" for a learned diagonal N(m, S).
+    logvar_range : tuple of float
+        Bounds of the posterior's log-variance.
+
+    Example
+    -------
+    >>> bottleneck = GaussianBottleneck(32, latent_size=16)
+    >>> out = bottleneck(torch.randn(2, 10, 32), torch.tensor([1.0, 0.5]))
+    >>> out.latent.shape, out.features.shape, out.stats["kl_per_dim"].shape
+    (torch.Size([2, 10, 16]), torch.Size([2, 10, 16]), torch.Size([16]))
+    """
+
+    def __init__(
+        self,
+        input_size,
+        latent_size=64,
+        beta=1.0,
+        warmup_steps=0,
+        free_bits=0.0,
+        prior="standard",
+        logvar_range=(-12.0, 6.0),
+    ):
+        super().__init__()
+        if prior not in PRIORS:
+            raise ValueError(f"prior must be one of {', '.join(PRIORS)}; got {prior!r}")
+        for name, value in {
+            "beta": beta,
+            "warmup_steps": warmup_steps,
+            "free_bits": free_bits,
+        }.items():
+            if value < 0:
+                raise ValueError(f"{name} must not be negative; got {value}")
+        if not logvar_range[0] < logvar_range[1]:
+            raise ValueError(
+                f"logvar_range must be (low, high) with low < high; got {logvar_range}"
+            )
+        self.latent_size = latent_size
+        self.beta = beta
+        self.warmup_steps = warmup_steps
+        self.free_bits = free_bits
+        self.logvar_range = tuple(logvar_range)
+        self.mean = torch.nn.Linear(input_size, latent_size)
+        self.logvar = torch.nn.Linear(input_size, latent_size)
+        # A posterior that starts narrow lets the decoder learn before the noise.
+        torch.nn.init.zeros_(self.logvar.weight)
+        torch.nn.init.constant_(self.logvar.bias, -3.0)
+        shape = torch.zeros(latent_size)
+        if prior == "learned":
+            self.prior_mean = torch.nn.Parameter(shape)
+            self.prior_logvar = torch.nn.Parameter(shape.clone())
+        else:
+            self.register_buffer("prior_mean", shape)
+            self.register_buffer("prior_logvar", shape.clone())
+        self.register_buffer("step", torch.zeros((), dtype=torch.long))
+
+    def posterior(self, x):
+        """Mean and log-variance of the posterior, each [B, T, D], in float32."""
+        # x: [B, T, H]
+        return self.mean(x).float(), self.logvar(x).float().clamp(*self.logvar_range)
+
+    def kl_divergence(self, mean, logvar):
+        """KL divergence of each dimension from the prior, in nats [B, T, D]."""
+        ratio = logvar - self.prior_logvar
+        distance = (mean - self.prior_mean) ** 2 * torch.exp(-self.prior_logvar)
+        return 0.5 * (torch.exp(ratio) + distance - 1 - ratio)
+
+    def forward(self, x, lengths=None):
+        """A sample in ``latent``, the posterior mean in ``features``.
+
+        Arguments
+        ---------
+        x : torch.Tensor
+            Encoder output, shape [B, T, H].
+        lengths : torch.Tensor, optional
+            Relative lengths, shape [B].
+
+        Returns
+        -------
+        BottleneckOutput
+            ``stats``: ``kl`` (nats per latent frame), ``kl_per_dim`` [D], and
+            ``beta``, the weight at this step.
+        """
+        mask = length_mask(x, lengths).unsqueeze(-1)
+        mean, logvar = self.posterior(x)
+        sample = mean + torch.randn_like(mean) * torch.exp(0.5 * logvar)
+        kl = self.kl_divergence(mean, logvar) * mask
+        kl_per_dim = kl.sum((0, 1)) / mask.sum().clamp(min=1)
+        beta = self.next_beta()
+        return BottleneckOutput(
+            latent=sample * mask,
+            features=mean * mask,
+            indices=None,
+            loss=beta * kl_per_dim.clamp(min=self.free_bits).sum(),
+            stats={
+                "kl": kl_per_dim.sum().detach(),
+                "kl_per_dim": kl_per_dim.detach(),
+                "beta": torch.as_tensor(beta),
+            },
+        )
+
+    def next_beta(self):
+        """The weight of this step; a training step counts towards the warm-up."""
+        if self.warmup_steps == 0:
+            return self.beta
+        if self.training:
+            self.step += 1
+        return self.beta * min(1.0, self.step.item() / self.warmup_steps)
+
+    def sample(self, batch, frames):
+        """Latents drawn from the prior, shape [batch, frames, D]."""
+        shape = (batch, frames, self.latent_size)
+        noise = torch.randn(shape, device=self.prior_mean.device)
+        return self.prior_mean + noise * torch.exp(0.5 * self.prior_logvar)
+
+    @torch.no_grad()
+    def start_linear(self, analysis, logvar):
+        """Start as a linear posterior of the first features of the encoder.
+
+        Arguments
+        ---------
+        analysis : torch.Tensor
+            Shape [D, W]: the mean from the first W channels of the input.
+        logvar : torch.Tensor
+            Log-variance, shape [D].
+        """
+        self.mean.weight.zero_()
+        self.mean.bias.zero_()
+        self.mean.weight[:, : analysis.shape[1]] = analysis
+        self.logvar.weight.zero_()
+        self.logvar.bias.copy_(logvar)

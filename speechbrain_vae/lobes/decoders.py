@@ -1,0 +1,176 @@
+"""Decoders: latent frames back to feature frames.
+
+Every decoder is called as ``decoder(latent, lengths, frames)`` and returns the
+parameters of the likelihood for each of the ``frames`` input frames.
+"""
+
+import torch
+
+from speechbrain_vae.lobes.encoders import check_stem, run_rnn
+from speechbrain_vae.nnet.blocks import ConvStack
+from speechbrain_vae.nnet.lengths import length_mask
+
+
+class ConvDecoder(torch.nn.Module):
+    """Residual convolutional blocks followed by a transposed strided convolution.
+
+    Arguments
+    ---------
+    input_size : int
+        Size D of a latent frame.
+    output_size : int
+        Numbers for one output frame: ``prediction_size`` of the likelihood.
+    channels : int
+        Channels of the blocks.
+    blocks : int
+        Number of blocks.
+    stride : int
+        Output frames for one latent frame.
+    kernel_size : int
+        Odd width of the first convolution and of the blocks.
+    stem_kernel_size : int, optional
+        Width of the transposed convolution; ``stride`` plus an even number.
+    **block_options
+        ``dilation_growth``, ``normalisation``, ``activation``, ``dropout`` and
+        ``residual`` of :class:`~speechbrain_vae.nnet.blocks.ConvBlock`.
+
+    Example
+    -------
+    >>> decoder = ConvDecoder(16, 80, channels=32, stride=2)
+    >>> decoder(torch.randn(2, 51, 16), torch.tensor([1.0, 0.5]), frames=101).shape
+    torch.Size([2, 101, 80])
+    """
+
+    def __init__(
+        self,
+        input_size,
+        output_size=80,
+        channels=256,
+        blocks=2,
+        stride=2,
+        kernel_size=3,
+        stem_kernel_size=None,
+        **block_options,
+    ):
+        super().__init__()
+        width = stem_kernel_size or stride + 2
+        check_stem(width, stride)
+        self.stride = stride
+        self.output_size = output_size
+        self.padding = (width - stride) // 2
+        self.first = torch.nn.Conv1d(
+            input_size, channels, kernel_size, padding=kernel_size // 2
+        )
+        self.stack = ConvStack(
+            channels, blocks, kernel_size=kernel_size, **block_options
+        )
+        self.stem = torch.nn.ConvTranspose1d(
+            channels, output_size, width, stride=stride, padding=self.padding
+        )
+
+    def forward(self, latent, lengths=None, frames=None):
+        """Parameters of the likelihood.
+
+        Arguments
+        ---------
+        latent : torch.Tensor
+            Shape [B, T, D].
+        lengths : torch.Tensor, optional
+            Relative lengths, shape [B].
+        frames : int, optional
+            Number of output frames, at most ``T * stride`` (the default).
+
+        Returns
+        -------
+        torch.Tensor
+            Shape [B, frames, output_size].
+        """
+        mask = length_mask(latent, lengths).unsqueeze(1).to(latent.dtype)
+        h = self.first(latent.transpose(1, 2) * mask) * mask
+        h = ([h] + self.stack(h, mask))[-1]
+        return self.stem(h).transpose(1, 2)[:, :frames]
+
+    @torch.no_grad()
+    def start_linear(self, synthesis):
+        """Start as the linear map of each latent frame to its output frames.
+
+        Arguments
+        ---------
+        synthesis : torch.Tensor
+            Shape [D, stride * F]. Numbers of the prediction beyond the mean (a
+            predicted variance) start at zero.
+        """
+        size = synthesis.shape[1]
+        bins = size // self.stride
+        if self.first.out_channels < size or bins > self.output_size:
+            raise ValueError(
+                f"a linear start needs at least {size} channels and {bins} outputs; "
+                f"got {self.first.out_channels} and {self.output_size}"
+            )
+        self.first.weight[:size] = 0
+        self.first.bias[:size] = 0
+        self.first.weight[:size, :, self.first.kernel_size[0] // 2] = synthesis.T
+        self.stem.weight.zero_()
+        self.stem.bias.zero_()
+        for tap in range(self.stride):
+            rows = slice(tap * bins, (tap + 1) * bins)
+            self.stem.weight[rows, :bins, self.padding + tap] = torch.eye(bins)
+
+
+class RecurrentDecoder(torch.nn.Module):
+    """Stacked recurrent layers and a linear map to ``stride`` output frames each.
+
+    Arguments
+    ---------
+    input_size : int
+        Size D of a latent frame.
+    output_size : int
+        Numbers for one output frame: ``prediction_size`` of the likelihood.
+    hidden_size : int
+        Size of a layer, of each direction.
+    num_layers : int
+        Number of layers; none leaves a linear decoder.
+    stride : int
+        Output frames for one latent frame.
+    bidirectional : bool
+        Whether each layer also reads backwards.
+    cell : type
+        ``torch.nn.GRU`` or ``torch.nn.LSTM``.
+
+    Example
+    -------
+    >>> decoder = RecurrentDecoder(16, 80, hidden_size=32, stride=2)
+    >>> decoder(torch.randn(2, 51, 16), torch.tensor([1.0, 0.5]), frames=101).shape
+    torch.Size([2, 101, 80])
+    """
+
+    def __init__(
+        self,
+        input_size,
+        output_size=80,
+        hidden_size=512,
+        num_layers=1,
+        stride=1,
+        bidirectional=False,
+        cell=torch.nn.GRU,
+    ):
+        super().__init__()
+        self.stride = stride
+        self.output_size = output_size
+        width = hidden_size * (2 if bidirectional else 1)
+        sizes = [input_size] + [width] * num_layers
+        self.rnns = torch.nn.ModuleList(
+            cell(size, hidden_size, batch_first=True, bidirectional=bidirectional)
+            for size in sizes[:-1]
+        )
+        self.output = torch.nn.Linear(sizes[-1], stride * output_size)
+
+    def forward(self, latent, lengths=None, frames=None):
+        """Parameters of the likelihood [B, frames, output_size]."""
+        # latent: [B, T, D]
+        mask = length_mask(latent, lengths)
+        for rnn in self.rnns:
+            latent = run_rnn(rnn, latent, mask)
+        y = self.output(latent)
+        y = y.reshape(y.shape[0], -1, self.output_size)
+        return y[:, :frames]

@@ -1,0 +1,233 @@
+"""Encoders: feature frames to hidden frames at a lower or equal rate.
+
+Every encoder has ``stride`` (input frames for one output frame),
+``output_size`` H and two calls: ``forward(x, lengths)`` gives the last layer,
+``layers(x, lengths)`` all of them, at one frame rate. ``lengths`` are relative to
+the input's T frames; ``output_lengths`` gives those of the ``ceil(T / stride)``
+output frames.
+"""
+
+import torch
+
+from speechbrain_vae.nnet.blocks import ConvStack
+from speechbrain_vae.nnet.lengths import count_mask, frame_counts, strided_counts
+
+
+def pad_to_stride(x, stride):
+    """Append zero frames to [B, T, ...] until T is a multiple of ``stride``."""
+    missing = -x.shape[1] % stride
+    return torch.nn.functional.pad(x, (0, 0, 0, missing)) if missing else x
+
+
+class Encoder(torch.nn.Module):
+    """What all encoders share: ``forward`` is the last of ``layers``."""
+
+    def forward(self, x, lengths=None):
+        """The last layer.
+
+        Arguments
+        ---------
+        x : torch.Tensor
+            Features, shape [B, T, F].
+        lengths : torch.Tensor, optional
+            Relative lengths, shape [B].
+
+        Returns
+        -------
+        torch.Tensor
+            Shape [B, ceil(T / stride), H], zero on padding.
+        """
+        return self.layers(x, lengths)[-1]
+
+    def output_lengths(self, x, lengths=None):
+        """Relative lengths [B] of the output for an input [B, T, F]."""
+        if lengths is None:
+            return None
+        mask = self.masks(x, lengths)[1]
+        return mask.sum(1) / mask.shape[1]
+
+    def masks(self, x, lengths):
+        """Masks of the input [B, T] and of the output [B, ceil(T / stride)]."""
+        counts = frame_counts(lengths, *x.shape[:2], device=x.device).to(x.device)
+        frames = -(-x.shape[1] // self.stride)
+        out_counts = strided_counts(counts, self.stride)
+        return count_mask(counts, x.shape[1]), count_mask(out_counts, frames)
+
+
+class ConvEncoder(Encoder):
+    """A strided convolution followed by residual convolutional blocks.
+
+    Arguments
+    ---------
+    input_size : int
+        Size F of an input frame.
+    channels : int
+        Channels H of the blocks and of the output.
+    blocks : int
+        Number of blocks.
+    stride : int
+        Input frames for one output frame: 1 keeps a 10 ms frame shift, 2 gives 20 ms.
+    stem_kernel_size : int, optional
+        Width of the strided convolution; ``stride`` plus an even number. Two frames
+        more than the stride by default.
+    **block_options
+        ``kernel_size``, ``dilation_growth``, ``normalisation``, ``activation``,
+        ``dropout`` and ``residual`` of :class:`~speechbrain_vae.nnet.blocks.ConvBlock`.
+
+    Example
+    -------
+    >>> encoder = ConvEncoder(80, channels=32, blocks=2, stride=2)
+    >>> x, lengths = torch.randn(2, 101, 80), torch.tensor([1.0, 0.5])
+    >>> encoder(x, lengths).shape
+    torch.Size([2, 51, 32])
+    >>> len(encoder.layers(x, lengths))
+    3
+    """
+
+    def __init__(
+        self,
+        input_size=80,
+        channels=256,
+        blocks=2,
+        stride=2,
+        stem_kernel_size=None,
+        **block_options,
+    ):
+        super().__init__()
+        width = stem_kernel_size or stride + 2
+        check_stem(width, stride)
+        self.stride = stride
+        self.input_size = input_size
+        self.output_size = channels
+        self.padding = (width - stride) // 2
+        self.stem = torch.nn.Conv1d(
+            input_size, channels, width, stride=stride, padding=self.padding
+        )
+        self.stack = ConvStack(channels, blocks, **block_options)
+
+    def layers(self, x, lengths=None):
+        """Outputs of the stem and of every block, each [B, ceil(T / stride), H]."""
+        # x: [B, T, F]
+        in_mask, out_mask = self.masks(x, lengths)
+        x = pad_to_stride(x * in_mask.unsqueeze(-1), self.stride)
+        mask = out_mask.unsqueeze(1).to(x.dtype)
+        h = self.stem(x.transpose(1, 2)) * mask
+        return [y.transpose(1, 2) for y in [h, *self.stack(h, mask)]]
+
+    @torch.no_grad()
+    def start_linear(self):
+        """Let the first ``stride * F`` channels carry the input window unchanged.
+
+        The residual blocks start as the identity, so the output does too.
+        """
+        size = self.stride * self.input_size
+        if self.output_size < size or not self.stack_is_identity():
+            raise ValueError(
+                "a linear start needs residual blocks with at least stride * "
+                f"input_size = {size} channels; got {self.output_size} channels"
+            )
+        self.stem.weight[:size] = 0
+        self.stem.bias[:size] = 0
+        for tap in range(self.stride):
+            rows = slice(tap * self.input_size, (tap + 1) * self.input_size)
+            self.stem.weight[rows, :, self.padding + tap] = torch.eye(self.input_size)
+
+    def stack_is_identity(self):
+        """Whether the blocks leave their input unchanged, as residual ones start."""
+        return all(
+            block.residual and not block.pointwise.weight.any()
+            for block in self.stack.blocks
+        )
+
+
+class RecurrentEncoder(Encoder):
+    """Stacked recurrent layers over groups of ``stride`` frames.
+
+    With one direction and the frames-ahead target this is the encoder of
+    autoregressive predictive coding (Chung et al. 2019).
+
+    Arguments
+    ---------
+    input_size : int
+        Size F of an input frame.
+    hidden_size : int
+        Size of a layer, of each direction.
+    num_layers : int
+        Number of layers.
+    stride : int
+        Input frames for one output frame, concatenated.
+    bidirectional : bool
+        Whether each layer also reads the utterance backwards, from its last valid
+        frame.
+    residual : bool
+        Whether the input of a layer, from the second on, is added to its output.
+    dropout : float
+        Probability of dropping a layer's output.
+    cell : type
+        ``torch.nn.GRU`` or ``torch.nn.LSTM``.
+
+    Example
+    -------
+    >>> encoder = RecurrentEncoder(80, hidden_size=32, num_layers=2)
+    >>> encoder(torch.randn(2, 10, 80), torch.tensor([1.0, 0.5])).shape
+    torch.Size([2, 10, 32])
+    """
+
+    def __init__(
+        self,
+        input_size=80,
+        hidden_size=512,
+        num_layers=3,
+        stride=1,
+        bidirectional=False,
+        residual=True,
+        dropout=0.0,
+        cell=torch.nn.GRU,
+    ):
+        super().__init__()
+        self.stride = stride
+        self.input_size = input_size
+        self.output_size = hidden_size * (2 if bidirectional else 1)
+        self.residual = residual
+        self.dropout = torch.nn.Dropout(dropout)
+        sizes = [stride * input_size] + [self.output_size] * (num_layers - 1)
+        self.rnns = torch.nn.ModuleList(
+            cell(size, hidden_size, batch_first=True, bidirectional=bidirectional)
+            for size in sizes
+        )
+
+    def layers(self, x, lengths=None):
+        """Outputs of every layer, each [B, ceil(T / stride), H]."""
+        # x: [B, T, F]
+        in_mask, out_mask = self.masks(x, lengths)
+        x = pad_to_stride(x * in_mask.unsqueeze(-1), self.stride)
+        x = x.reshape(x.shape[0], -1, self.stride * self.input_size)
+        outputs = []
+        for rnn in self.rnns:
+            y = self.dropout(run_rnn(rnn, x, out_mask))
+            x = x + y if self.residual and outputs else y
+            outputs.append(x)
+        return outputs
+
+
+def run_rnn(rnn, x, mask):
+    """Run a recurrent layer over the valid frames of [B, T, C] alone."""
+    if not rnn.bidirectional:
+        # What follows the last valid frame cannot reach back.
+        return rnn(x)[0] * mask.unsqueeze(-1)
+    packed = torch.nn.utils.rnn.pack_padded_sequence(
+        x, mask.sum(1).clamp(min=1).cpu(), batch_first=True, enforce_sorted=False
+    )
+    y, _ = torch.nn.utils.rnn.pad_packed_sequence(
+        rnn(packed)[0], batch_first=True, total_length=x.shape[1]
+    )
+    return y * mask.unsqueeze(-1)
+
+
+def check_stem(width, stride):
+    """Refuse a strided convolution whose frames would not be centred."""
+    if stride < 1 or width < stride or (width - stride) % 2:
+        raise ValueError(
+            "stem_kernel_size must be stride plus an even number; got "
+            f"stem_kernel_size={width} with stride={stride}"
+        )

@@ -1,0 +1,118 @@
+"""Training targets: what the encoder hears and what the decoder must say.
+
+A target is called as ``target(feats, lengths)`` and returns the encoder's input,
+the frames to predict and the mask of those that count. It is independent of the
+bottleneck: the same Gaussian bottleneck reconstructs, denoises or predicts.
+"""
+
+import torch
+
+from speechbrain_vae.nnet.lengths import length_mask
+
+
+class Reconstruction(torch.nn.Module):
+    """Predict the input itself.
+
+    Example
+    -------
+    >>> inputs, target, mask = Reconstruction()(torch.randn(2, 10, 80))
+    >>> mask.shape
+    torch.Size([2, 10])
+    """
+
+    def forward(self, feats, lengths=None):
+        """Encoder input [B, T, F], target [B, T, F] and its mask [B, T]."""
+        return feats, feats, length_mask(feats, lengths)
+
+
+class Denoising(torch.nn.Module):
+    """Predict the clean input of a corrupted one (Vincent et al. 2008).
+
+    Arguments
+    ---------
+    corruptions : list
+        Modules from features [B, T, F] to features, applied in turn in training:
+        :class:`AdditiveNoise`, ``torch.nn.Dropout``, or SpeechBrain's
+        ``SpectrogramDrop`` (SpecAugment).
+
+    Example
+    -------
+    >>> target = Denoising([AdditiveNoise(0.3), torch.nn.Dropout(0.1)])
+    >>> feats = torch.randn(2, 10, 80)
+    >>> inputs, clean, mask = target(feats)
+    >>> bool((clean == feats).all()), bool((inputs == feats).all())
+    (True, False)
+    """
+
+    def __init__(self, corruptions):
+        super().__init__()
+        if not corruptions:
+            raise ValueError("corruptions must name at least one corruption")
+        self.corruptions = torch.nn.ModuleList(corruptions)
+
+    def forward(self, feats, lengths=None):
+        """Encoder input [B, T, F], target [B, T, F] and its mask [B, T]."""
+        inputs = feats
+        if self.training:
+            for corruption in self.corruptions:
+                inputs = corruption(inputs)
+        return inputs, feats, length_mask(feats, lengths)
+
+
+class AdditiveNoise(torch.nn.Module):
+    """White Gaussian noise on normalised features.
+
+    Arguments
+    ---------
+    std : float
+        Standard deviation, in units of the features.
+
+    Example
+    -------
+    >>> AdditiveNoise(0.5)(torch.zeros(2, 10, 80)).shape
+    torch.Size([2, 10, 80])
+    """
+
+    def __init__(self, std):
+        super().__init__()
+        if std <= 0:
+            raise ValueError(f"std must be positive; got {std}")
+        self.std = std
+
+    def forward(self, feats):
+        """Noisy features, same shape."""
+        return feats + self.std * torch.randn_like(feats)
+
+
+class FramesAhead(torch.nn.Module):
+    """Predict the frame ``shift`` steps ahead (Chung et al. 2019, equation 1).
+
+    With a causal encoder this is autoregressive predictive coding. The last
+    ``shift`` valid frames have no target and do not count.
+
+    Arguments
+    ---------
+    shift : int
+        Distance to the target, in input frames.
+
+    Example
+    -------
+    >>> inputs, target, mask = FramesAhead(3)(torch.randn(2, 10, 80))
+    >>> mask.sum(1)
+    tensor([7, 7])
+    """
+
+    def __init__(self, shift):
+        super().__init__()
+        if shift < 1:
+            raise ValueError(f"shift must be at least 1; got {shift}")
+        self.shift = shift
+
+    def forward(self, feats, lengths=None):
+        """Encoder input [B, T, F], target [B, T, F] and its mask [B, T]."""
+        valid = length_mask(feats, lengths)
+        ahead = torch.zeros_like(feats)
+        mask = torch.zeros_like(valid)
+        ahead[:, : -self.shift] = feats[:, self.shift :]
+        mask[:, : -self.shift] = valid[:, self.shift :]
+        return feats, ahead, mask

@@ -1,0 +1,115 @@
+"""Convolutional blocks that keep padding at zero, on [B, C, T]."""
+
+import torch
+from torch.nn.utils.parametrizations import weight_norm
+
+from speechbrain_vae.nnet.normalisation import make_normalisation
+
+
+class ConvBlock(torch.nn.Module):
+    """Two convolutions around an activation, residual by default.
+
+    A residual block starts as the identity (its last weights are zero, as in
+    Zhang et al. 2019, "Fixup"), so that a stack of them starts as a linear map
+    and needs no normalisation to train.
+
+    Arguments
+    ---------
+    channels : int
+        Channels C in and out.
+    kernel_size : int
+        Odd width of the first convolution, in frames; the second is pointwise.
+    dilation : int
+        Spacing of the taps of the first convolution.
+    normalisation : str
+        "none", "layer", "batch" or "weight".
+    activation : type
+        Class of the activation.
+    dropout : float
+        Probability of dropping an activation.
+    residual : bool
+        Whether the input is added to the output.
+
+    Example
+    -------
+    >>> block = ConvBlock(16, dilation=2)
+    >>> block(torch.randn(2, 16, 10), torch.ones(2, 1, 10)).shape
+    torch.Size([2, 16, 10])
+    """
+
+    def __init__(
+        self,
+        channels,
+        kernel_size=3,
+        dilation=1,
+        normalisation="none",
+        activation=torch.nn.GELU,
+        dropout=0.0,
+        residual=True,
+    ):
+        super().__init__()
+        if kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size must be odd; got {kernel_size}")
+        self.residual = residual
+        self.norm = make_normalisation(normalisation, channels)
+        self.wide = torch.nn.Conv1d(
+            channels,
+            channels,
+            kernel_size,
+            padding=dilation * (kernel_size // 2),
+            dilation=dilation,
+        )
+        self.activation = activation()
+        self.dropout = torch.nn.Dropout(dropout)
+        self.pointwise = torch.nn.Conv1d(channels, channels, 1)
+        if residual:
+            torch.nn.init.zeros_(self.pointwise.weight)
+            torch.nn.init.zeros_(self.pointwise.bias)
+        if normalisation == "weight":
+            self.wide = weight_norm(self.wide)
+            # A zero weight has no direction to normalise.
+            if not residual:
+                self.pointwise = weight_norm(self.pointwise)
+
+    def forward(self, x, mask):
+        # x: [B, C, T], mask: [B, 1, T]
+        h = self.wide(self.norm(x, mask) * mask)
+        h = self.pointwise(self.dropout(self.activation(h)))
+        return (x + h if self.residual else h) * mask
+
+
+class ConvStack(torch.nn.Module):
+    """A stack of :class:`ConvBlock`, the dilation growing from one to the next.
+
+    Arguments
+    ---------
+    channels : int
+        Channels C in and out.
+    blocks : int
+        Number of blocks.
+    dilation_growth : int
+        Block ``i`` has dilation ``dilation_growth ** i``.
+    **block_options
+        Passed to every block.
+
+    Example
+    -------
+    >>> stack = ConvStack(16, blocks=3, dilation_growth=2)
+    >>> [h.shape for h in stack(torch.randn(2, 16, 10), torch.ones(2, 1, 10))]
+    [torch.Size([2, 16, 10]), torch.Size([2, 16, 10]), torch.Size([2, 16, 10])]
+    """
+
+    def __init__(self, channels, blocks, dilation_growth=1, **block_options):
+        super().__init__()
+        self.blocks = torch.nn.ModuleList(
+            ConvBlock(channels, dilation=dilation_growth**i, **block_options)
+            for i in range(blocks)
+        )
+
+    def forward(self, x, mask):
+        # x: [B, C, T]; the output of every block is returned, the last one last.
+        outputs = []
+        for block in self.blocks:
+            x = block(x, mask)
+            outputs.append(x)
+        return outputs

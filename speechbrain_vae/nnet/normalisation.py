@@ -1,0 +1,89 @@
+"""Normalisation layers that ignore padding, on [B, C, T]."""
+
+import torch
+
+NORMALISATIONS = ("none", "layer", "batch", "weight")
+
+
+class FrameLayerNorm(torch.nn.LayerNorm):
+    """Layer normalisation over the channels of each frame of [B, C, T].
+
+    Example
+    -------
+    >>> FrameLayerNorm(8)(torch.randn(2, 8, 5), None).shape
+    torch.Size([2, 8, 5])
+    """
+
+    def forward(self, x, mask):
+        # x: [B, C, T]
+        return super().forward(x.transpose(1, 2)).transpose(1, 2)
+
+
+class MaskedBatchNorm(torch.nn.Module):
+    """Batch normalisation (Ioffe and Szegedy 2015) over valid frames alone.
+
+    Arguments
+    ---------
+    channels : int
+        Number of channels C.
+    momentum : float
+        Weight of the new batch in the running statistics.
+
+    Example
+    -------
+    >>> norm = MaskedBatchNorm(8)
+    >>> mask = torch.ones(2, 1, 5)
+    >>> norm(torch.randn(2, 8, 5), mask).shape
+    torch.Size([2, 8, 5])
+    """
+
+    def __init__(self, channels, momentum=0.1):
+        super().__init__()
+        self.momentum = momentum
+        self.weight = torch.nn.Parameter(torch.ones(channels))
+        self.bias = torch.nn.Parameter(torch.zeros(channels))
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+
+    def forward(self, x, mask):
+        # x: [B, C, T], mask: [B, 1, T]
+        if self.training:
+            n = mask.sum().clamp(min=1)
+            mean = (x * mask).sum((0, 2)) / n
+            var = (((x - mean[:, None]) * mask) ** 2).sum((0, 2)) / n
+            with torch.no_grad():
+                self.running_mean.lerp_(mean.float(), self.momentum)
+                self.running_var.lerp_(var.float(), self.momentum)
+        else:
+            mean, var = self.running_mean, self.running_var
+        scale = self.weight * torch.rsqrt(var + 1e-5)
+        return x * scale[:, None] + (self.bias - mean * scale)[:, None]
+
+
+class NoNorm(torch.nn.Module):
+    """The identity, with the call of the other normalisations."""
+
+    def forward(self, x, mask):
+        # x: [B, C, T]
+        return x
+
+
+def make_normalisation(kind, channels):
+    """The layer that ``kind`` names: "none", "layer", "batch" or "weight".
+
+    Weight normalisation belongs to the convolutions; its layer is the identity.
+
+    Example
+    -------
+    >>> make_normalisation("layer", 8)
+    FrameLayerNorm((8,), eps=1e-05, elementwise_affine=True)
+    """
+    if kind not in NORMALISATIONS:
+        raise ValueError(
+            f"normalisation must be one of {', '.join(NORMALISATIONS)}; got {kind!r}"
+        )
+    if kind == "layer":
+        return FrameLayerNorm(channels)
+    if kind == "batch":
+        return MaskedBatchNorm(channels)
+    return NoNorm()
