@@ -1,0 +1,1 @@
+"""Discrete bottlenecks: each class turns frames [B, T, D] into code indices."""
