@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from speechbrain_vae.lobes.targets import Reconstruction
+from speechbrain_vae.metrics import mean_error
 from speechbrain_vae.nnet.bottleneck_output import BottleneckOutput
 from speechbrain_vae.nnet.lengths import length_mask
 
@@ -117,13 +118,13 @@ class Autoencoder(torch.nn.Module):
         frames = mask.sum().clamp(min=1)
         latent_frames = length_mask(code.latent, code_lengths).sum()
         nll = (self.likelihood(prediction, target) * mask).sum() / frames
-        error = (self.likelihood.mean(prediction) - target).detach().float()
+        mean = self.likelihood.mean(prediction).detach().float()
         return AutoencoderOutput(
             loss=nll + code.loss * (latent_frames / frames),
             reconstruction_loss=nll,
             frames=frames,
             latent_frames=latent_frames,
-            squared_error=((error**2).mean(-1) * mask).sum() / frames,
+            squared_error=mean_error(mean, target, mask),
             bottleneck=code,
         )
 

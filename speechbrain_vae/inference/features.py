@@ -1,0 +1,153 @@
+"""Features, tokens and reconstructions from a pretrained autoencoder."""
+
+import torch
+from speechbrain.inference.interfaces import Pretrained
+
+from speechbrain_vae.dataio.audio import load
+from speechbrain_vae.export import read_export
+
+
+class FeatureEncoder(Pretrained):
+    """A pretrained encoder, ready to use.
+
+    Arguments
+    ---------
+    See ``speechbrain.inference.interfaces.Pretrained``; built with
+    :meth:`from_hparams`.
+
+    Example
+    -------
+    >>> encoder = FeatureEncoder.from_hparams(getfixture("tiny_export"))
+    >>> encoder.encode_batch(torch.randn(2, 16000), torch.tensor([1.0, 0.5])).shape
+    torch.Size([2, 51, 8])
+    >>> encoder.sample_rate, encoder.frame_shift, encoder.feature_size
+    (16000, 0.02, 8)
+    """
+
+    MODULES_NEEDED = ["features", "autoencoder"]
+    HPARAMS_NEEDED = ["sample_rate", "frame_shift", "feature_size"]
+
+    @classmethod
+    def from_hparams(cls, source, savedir=None, run_opts=None):
+        """Load an export.
+
+        Arguments
+        ---------
+        source : str
+            An export folder, or a repository ID on the Hugging Face Hub.
+        savedir : str, optional
+            Where files from the Hub are kept.
+        run_opts : dict, optional
+            SpeechBrain's run options, such as ``{"device": "cuda"}``.
+
+        Returns
+        -------
+        FeatureEncoder
+        """
+        export = read_export(source, savedir)
+        modules = {"features": export.features, "autoencoder": export.autoencoder}
+        encoder = cls(modules, export.hparams, run_opts or {"device": "cpu"})
+        encoder.sample_rate = export.hparams["sample_rate"]
+        encoder.frame_shift = export.hparams["frame_shift"]
+        encoder.feature_size = export.hparams["feature_size"]
+        return encoder
+
+    def forward(self, wavs, wav_lens=None):
+        """The same as :meth:`encode_batch`."""
+        return self.encode_batch(wavs, wav_lens)
+
+    @torch.no_grad()
+    def encode_batch(self, wavs, wav_lens=None):
+        """Features of a batch.
+
+        Arguments
+        ---------
+        wavs : torch.Tensor
+            Waveforms at ``sample_rate``, shape [B, S].
+        wav_lens : torch.Tensor, optional
+            Relative lengths, shape [B]. Without them an utterance ends at its last
+            non-zero sample.
+
+        Returns
+        -------
+        torch.Tensor
+            Shape [B, T, feature_size], one frame every ``frame_shift`` seconds,
+            zero on padding.
+        """
+        return self._encode(wavs, wav_lens)[0].features
+
+    def encode_file(self, path):
+        """Features of an audio file of any format, rate and number of channels.
+
+        Arguments
+        ---------
+        path : str
+            File to read.
+
+        Returns
+        -------
+        torch.Tensor
+            Shape [T, feature_size].
+        """
+        return self.encode_batch(load(path, self.sample_rate).unsqueeze(0))[0]
+
+    @torch.no_grad()
+    def tokens_batch(self, wavs, wav_lens=None):
+        """Code indices [B, T, G] of a discrete model, -1 on padding."""
+        indices = self._encode(wavs, wav_lens)[0].indices
+        if indices is None:
+            raise ValueError(
+                "this model is continuous and has no tokens; use encode_batch"
+            )
+        return indices
+
+    @torch.no_grad()
+    def reconstruct_batch(self, wavs, wav_lens=None):
+        """Normalised log-Mel frames decoded from the features.
+
+        Arguments
+        ---------
+        wavs : torch.Tensor
+            Waveforms at ``sample_rate``, shape [B, S].
+        wav_lens : torch.Tensor, optional
+            Relative lengths, shape [B].
+
+        Returns
+        -------
+        torch.Tensor
+            Shape [B, T, n_mels], one frame every hop of the features.
+        """
+        code, lengths, frames = self._encode(wavs, wav_lens)
+        return self.mods.autoencoder.decode(code.features, lengths, frames)
+
+    @torch.no_grad()
+    def sample(self, n, frames):
+        """Normalised log-Mel frames decoded from the prior of a VAE.
+
+        Arguments
+        ---------
+        n : int
+            Number of samples.
+        frames : int
+            Latent frames of each.
+
+        Returns
+        -------
+        torch.Tensor
+            Shape [n, frames * stride, n_mels].
+        """
+        autoencoder = self.mods.autoencoder
+        if not hasattr(autoencoder.bottleneck, "sample"):
+            raise ValueError(
+                f"a {type(autoencoder.bottleneck).__name__} has no prior to sample from"
+            )
+        return autoencoder.decode(autoencoder.bottleneck.sample(n, frames))
+
+    def _encode(self, wavs, wav_lens):
+        wavs = wavs.to(self.device)
+        if wav_lens is not None:
+            wav_lens = wav_lens.to(self.device)
+        with self.inference_ctx:
+            feats, lengths = self.mods.features(wavs, wav_lens)
+            code, code_lengths = self.mods.autoencoder.encode(feats, lengths)
+        return code, code_lengths, feats.shape[1]

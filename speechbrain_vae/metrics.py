@@ -1,0 +1,83 @@
+"""Totals over an epoch, weighted by frames and not by batches."""
+
+ACTIVE_KL = 0.01
+"""KL divergence, in nats, above which a latent dimension is active."""
+
+
+class EpochTotals:
+    """Collects :class:`~speechbrain_vae.lobes.autoencoder.AutoencoderOutput`.
+
+    Example
+    -------
+    >>> totals = EpochTotals()
+    >>> totals.summary()
+    {}
+    """
+
+    def __init__(self):
+        self.frames = 0.0
+        self.latent_frames = 0.0
+        self.sums = {}
+        self.kl_per_dim = None
+
+    def add(self, output, **errors):
+        """Add a batch.
+
+        Arguments
+        ---------
+        output : AutoencoderOutput
+            The model's output.
+        **errors : torch.Tensor
+            Further means over the batch's target frames.
+        """
+        frames, latent_frames = output.frames.item(), output.latent_frames.item()
+        means = {
+            "loss": output.loss,
+            "reconstruction": output.reconstruction_loss,
+            "mse": output.squared_error,
+            **errors,
+        }
+        for name, mean in means.items():
+            self.sums[name] = self.sums.get(name, 0.0) + mean.item() * frames
+        self.frames += frames
+        self.latent_frames += latent_frames
+        if "kl_per_dim" in output.bottleneck.stats:
+            kl = output.bottleneck.stats["kl_per_dim"].double().cpu() * latent_frames
+            self.kl_per_dim = kl if self.kl_per_dim is None else self.kl_per_dim + kl
+
+    def mean_kl_per_dim(self):
+        """KL divergence of each dimension in nats per latent frame [D], or None."""
+        if self.kl_per_dim is None:
+            return None
+        return self.kl_per_dim / max(self.latent_frames, 1.0)
+
+    def summary(self):
+        """Means over the epoch, as floats.
+
+        Returns
+        -------
+        dict
+            ``loss``, ``reconstruction`` and ``kl`` in nats per input frame, ``mse``
+            per bin, ``elbo`` (of an unweighted KL) and ``active_units``.
+        """
+        if not self.frames:
+            return {}
+        stats = {name: total / self.frames for name, total in self.sums.items()}
+        if self.kl_per_dim is not None:
+            stats["kl"] = float(self.kl_per_dim.sum()) / self.frames
+            stats["elbo"] = -stats["reconstruction"] - stats["kl"]
+            stats["active_units"] = int((self.mean_kl_per_dim() > ACTIVE_KL).sum())
+        return stats
+
+
+def mean_error(prediction, target, mask):
+    """Mean squared error per bin over the masked frames of [B, T, F].
+
+    Example
+    -------
+    >>> frames, mask = torch.zeros(1, 2, 4), torch.tensor([[True, False]])
+    >>> float(mean_error(frames + 2, frames, mask))
+    4.0
+    """
+    error = ((prediction - target) ** 2).mean(-1) * mask
+    return error.sum() / mask.sum().clamp(min=1)

@@ -1,0 +1,188 @@
+"""Parts of the pretraining script that are worth a name and a test."""
+
+import contextlib
+import os
+import time
+
+import torch
+import yaml
+from speechbrain.utils.checkpoints import (
+    mark_as_loader,
+    mark_as_saver,
+    register_checkpoint_hooks,
+)
+from speechbrain.utils.distributed import get_rank
+
+from speechbrain_vae.dataio.prepare import prepare
+
+STEPS_PER_EPOCH = 2**24
+"""More steps than any epoch has: seeds of different epochs do not meet."""
+
+
+def seed_step(seed, epoch, step):
+    """Make torch's randomness a function of the run's seed and the position in it.
+
+    A run that resumes from any checkpoint then draws what the undisturbed one drew.
+
+    Example
+    -------
+    >>> seed_step(1, 2, 3)
+    >>> a = torch.rand(2)
+    >>> seed_step(1, 2, 3)
+    >>> bool((a == torch.rand(2)).all())
+    True
+    """
+    position = epoch * STEPS_PER_EPOCH + step
+    torch.manual_seed(hash((seed, position, get_rank() or 0)) % 2**63)
+
+
+@register_checkpoint_hooks
+class Stopwatch:
+    """Seconds of training, over all the processes of an interrupted run.
+
+    Example
+    -------
+    >>> watch = Stopwatch()
+    >>> watch.start()
+    >>> watch.lap() >= 0
+    True
+    """
+
+    def __init__(self):
+        self.seconds = 0.0
+        self.since = None
+
+    def start(self):
+        """Start, or start again."""
+        self.since = time.monotonic()
+
+    def lap(self):
+        """Add the time since the last call, and return the sum in seconds."""
+        now = time.monotonic()
+        if self.since is not None:
+            self.seconds += now - self.since
+        self.since = now
+        return self.seconds
+
+    @mark_as_saver
+    def save(self, path):
+        """Write the sum."""
+        self.lap()
+        with open(path, "w", encoding="utf-8") as file:
+            yaml.dump({"seconds": self.seconds}, file)
+
+    @mark_as_loader
+    def load(self, path, end_of_epoch):
+        """Read the sum."""
+        # Evaluation loads an older checkpoint; the time since then was spent too.
+        with open(path, encoding="utf-8") as file:
+            self.seconds = max(self.seconds, yaml.safe_load(file)["seconds"])
+
+
+class NormalisedFeatures:
+    """The normalised features of a manifest's utterances, one after the other.
+
+    Arguments
+    ---------
+    feats : CachedFeatures or ComputedFeatures
+        dB features by utterance ID.
+    ids : iterable of str
+        The utterances, in order.
+    features : speechbrain_vae.lobes.features.LogMel
+        What normalises them.
+    """
+
+    def __init__(self, feats, ids, features):
+        self.feats = feats
+        self.ids = list(ids)
+        self.features = features
+
+    def __iter__(self):
+        device = self.features.mean.device
+        for utt_id in self.ids:
+            feats = self.feats[utt_id].unsqueeze(0).to(device)
+            yield self.features.normalise(feats)[0].cpu()
+
+
+def feature_statistics(feats, ids):
+    """Mean and standard deviation of each band over the utterances, in dB.
+
+    Arguments
+    ---------
+    feats : CachedFeatures or ComputedFeatures
+        dB features by utterance ID.
+    ids : iterable of str
+        The utterances.
+
+    Returns
+    -------
+    mean, std : torch.Tensor
+        Each of shape [F].
+
+    Example
+    -------
+    >>> feature_statistics({"a": torch.tensor([[1.0], [3.0]])}, ["a"])
+    (tensor([2.]), tensor([1.]))
+    """
+    count, total, squares = 0, 0.0, 0.0
+    for utt_id in ids:
+        x = feats[utt_id].double()
+        count += x.shape[0]
+        total = total + x.sum(0)
+        squares = squares + (x**2).sum(0)
+    mean = total / count
+    std = (squares / count - mean**2).clamp(min=0).sqrt()
+    return mean.float(), std.float()
+
+
+def prepare_corpus(hparams, save_folder):
+    """Write the manifests of the corpus that a training YAML names.
+
+    Arguments
+    ---------
+    hparams : dict
+        With ``corpus``, ``data_folder``, ``corpus_options``, ``sample_rate``
+        and ``seed``. Without a data folder the corpus is synthetic
+        speech, made under ``results/``; without a corpus it is any folder of audio.
+    save_folder : str or Path
+        Where the manifests go.
+
+    Returns
+    -------
+    The summary of :func:`speechbrain_vae.dataio.prepare.prepare`.
+    """
+    corpus, data_folder = hparams["corpus"], hparams["data_folder"]
+    if data_folder is None:
+        if corpus not in (None, "synthetic"):
+            raise ValueError(
+                f"corpus {corpus} needs its folder: add --data_folder FOLDER"
+            )
+        corpus, data_folder = "synthetic", "results/synthetic"
+    return prepare(
+        corpus or "folder",
+        data_folder,
+        save_folder,
+        seed=hparams["seed"],
+        workers=max(1, os.cpu_count() or 1),
+        sample_rate=hparams["sample_rate"],
+        **hparams["corpus_options"],
+    )
+
+
+@contextlib.contextmanager
+def one_line_errors():
+    """End the program with one line when what the user gave cannot be used.
+
+    Example
+    -------
+    >>> with one_line_errors():
+    ...     raise FileNotFoundError("no such folder: speech")
+    Traceback (most recent call last):
+      ...
+    SystemExit: error: no such folder: speech
+    """
+    try:
+        yield
+    except (ValueError, KeyError, OSError, ImportError) as error:
+        message = error.args[0] if isinstance(error, KeyError) else error
+        raise SystemExit(f"error: {' '.join(str(message).split())}") from error

@@ -1,0 +1,251 @@
+#!/usr/bin/env python3
+"""Train an autoencoder on speech without labels.
+
+> python train.py hparams/vae.yaml
+> python train.py hparams/vae.yaml --corpus folder --data_folder my_recordings
+
+Every key of the YAML can be given on the command line. A run that was
+interrupted goes on when the same command is given again.
+"""
+
+import json
+import logging
+import shlex
+import sys
+from pathlib import Path
+
+import speechbrain as sb
+from hyperpyyaml import load_hyperpyyaml
+from speechbrain.utils.distributed import ddp_init_group, run_on_main
+
+from speechbrain_vae.dataio.dataset import batch_sampler, feature_dataset
+from speechbrain_vae.dataio.feature_cache import open_features
+from speechbrain_vae.dataio.manifests import read_manifest
+from speechbrain_vae.export import write_export
+from speechbrain_vae.lobes.targets import Denoising, Reconstruction
+from speechbrain_vae.metrics import EpochTotals, mean_error
+from speechbrain_vae.nnet.ppca import PPCA
+from speechbrain_vae.pretraining import (
+    NormalisedFeatures,
+    Stopwatch,
+    feature_statistics,
+    one_line_errors,
+    prepare_corpus,
+    seed_step,
+)
+from speechbrain_vae.reporting import (
+    draw,
+    linear_baselines,
+    model_card,
+    write_report,
+)
+
+logger = logging.getLogger("speechbrain_vae.train")
+
+
+class AutoencoderBrain(sb.Brain):
+    """Trains any autoencoder of :mod:`speechbrain_vae.lobes.autoencoder`."""
+
+    def compute_forward(self, batch, stage):
+        """The output of the autoencoder for a batch of dB features."""
+        feats, lengths = batch.to(self.device).feats
+        feats = self.modules.features.normalise(feats, lengths)
+        output = self.modules.autoencoder(feats, lengths)
+        if stage != sb.Stage.TRAIN:
+            self.totals.add(output, **self.errors(feats, lengths, output, stage))
+        return output
+
+    def compute_objectives(self, output, batch, stage):
+        """The loss in nats per frame."""
+        return output.loss
+
+    def errors(self, feats, lengths, output, stage):
+        """Error of the reconstruction from the features, on the test set."""
+        if stage != sb.Stage.TEST:
+            return {}
+        model = self.modules.autoencoder
+        _, target, mask = model.target(feats, lengths)
+        code_lengths = model.encoder.output_lengths(feats, lengths)
+        mean = model.decode(output.bottleneck.features, code_lengths, feats.shape[1])
+        return {"reconstruction_mse": mean_error(mean, target, mask)}
+
+    def on_fit_start(self):
+        """Resume; a new run may begin as the optimal linear model."""
+        super().on_fit_start()
+        if self.optimizer_step == 0 and self.hparams.linear_start:
+            model = self.modules.autoencoder
+            logger.info("Linear start: probabilistic PCA of the training set")
+            model.start_linear(PPCA(model.stride, self.utterances["train"]))
+        self.watch.start()
+
+    def on_fit_batch_start(self, batch, should_step):
+        """Randomness is a function of the step, so a resumed run repeats it."""
+        seed_step(self.hparams.seed, self.epoch, self.step)
+
+    def on_stage_start(self, stage, epoch=None):
+        """Start the totals; validation draws the same noise every epoch."""
+        self.totals = EpochTotals()
+        self.epoch = epoch
+        if stage != sb.Stage.TRAIN:
+            seed_step(self.hparams.seed, 0, 0)
+
+    def on_stage_end(self, stage, stage_loss, epoch=None):
+        """Log, anneal, decide about stopping, and save."""
+        if stage == sb.Stage.TRAIN:
+            self.train_stats = {"loss": stage_loss}
+            return
+        stats = self.totals.summary()
+        if stage == sb.Stage.TEST:
+            self.hparams.train_logger.log_stats(
+                {"Epoch loaded": self.hparams.epoch_counter.current}, test_stats=stats
+            )
+            return
+        self.hparams.epoch_counter.update_metric(stats["loss"])
+        old_lr, new_lr = self.hparams.lr_annealing(epoch)
+        sb.nnet.schedulers.update_learning_rate(self.optimizer, new_lr)
+        for log in self.loggers:
+            log.log_stats({"epoch": epoch, "lr": old_lr}, self.train_stats, stats)
+        self.watch.lap()
+        self.checkpointer.save_and_keep_only(
+            meta={"loss": stats["loss"], "epoch": epoch}, min_keys=["loss"]
+        )
+
+
+def main(argv):
+    """Prepare, train, test and export."""
+    with one_line_errors():
+        hparams_file, run_opts, overrides = sb.parse_arguments(argv)
+        ddp_init_group(run_opts)
+        with open(hparams_file, encoding="utf-8") as file:
+            hparams = load_hyperpyyaml(file, overrides)
+        sb.create_experiment_directory(
+            hparams["output_folder"], hparams_file, overrides
+        )
+        folder = Path(hparams["output_folder"])
+        run_on_main(prepare_corpus, args=[hparams, folder / "manifests"])
+        entries = {
+            split: read_manifest(folder / "manifests" / f"{split}.json")
+            for split in ("train", "valid", "test")
+        }
+        feats = {
+            split: open_features(
+                entries[split],
+                hparams["features"],
+                hparams["feature_cache"],
+                hparams["num_workers"],
+            )
+            for split in entries
+        }
+    features = hparams["features"]
+    if features.normalisation == "global":
+        features.set_statistics(*feature_statistics(feats["train"], entries["train"]))
+    sets = {split: feature_dataset(entries[split], feats[split]) for split in entries}
+    samplers = {
+        split: batch_sampler(
+            sets[split],
+            hparams["batch_seconds"],
+            hparams["num_buckets"],
+            hparams["seed"],
+            shuffle=split == "train",
+        )
+        for split in sets
+    }
+    loaders = {
+        split: {
+            "batch_sampler": samplers[split],
+            "num_workers": hparams["num_workers"],
+            "persistent_workers": hparams["num_workers"] > 0,
+        }
+        for split in sets
+    }
+
+    brain = AutoencoderBrain(
+        modules=hparams["modules"],
+        opt_class=hparams["opt_class"],
+        hparams=hparams,
+        run_opts=run_opts,
+        checkpointer=hparams["checkpointer"],
+    )
+    brain.watch = Stopwatch()
+    brain.checkpointer.add_recoverable("watch", brain.watch)
+    brain.train_sampler = samplers["train"]
+    brain.utterances = {
+        split: NormalisedFeatures(feats[split], entries[split], features)
+        for split in entries
+    }
+    brain.loggers = [hparams["train_logger"]]
+    if hparams["tensorboard"]:
+        brain.loggers.append(
+            sb.utils.train_logger.TensorboardLogger(folder / "tensorboard")
+        )
+    brain.fit(
+        hparams["epoch_counter"],
+        sets["train"],
+        sets["valid"],
+        train_loader_kwargs=loaders["train"],
+        valid_loader_kwargs=loaders["valid"],
+    )
+    brain.evaluate(sets["test"], min_key="loss", test_loader_kwargs=loaders["test"])
+    run_on_main(finish, args=[brain, entries, folder, argv])
+
+
+def finish(brain, entries, folder, argv):
+    """Write the report, the figure and the export."""
+    hparams = brain.hparams
+    features, model = hparams.features, hparams.autoencoder
+    stats = brain.totals.summary()
+    kl_per_dim = brain.totals.mean_kl_per_dim()
+    rate = 1 / (features.frame_shift * model.stride)
+    report = {f"test.{name}": value for name, value in renamed(stats).items()}
+    if isinstance(model.target, (Reconstruction, Denoising)):
+        active = stats.get("active_units", model.latent_size)
+        baselines = linear_baselines(
+            brain.utterances["train"],
+            brain.utterances["test"],
+            features.frame_shift,
+            model.latent_size * rate,
+            active * rate,
+        )
+        report |= {f"test.{name}": value for name, value in baselines.items()}
+    counter = hparams.epoch_counter
+    report |= {
+        "latent_dim": model.latent_size,
+        "frame_shift": features.frame_shift * model.stride,
+        "stopped_by": "patience" if counter.should_stop else "number_of_epochs",
+        "train.epochs": counter.current,
+        "train.wall_seconds": brain.watch.seconds,
+        "train.parameters": sum(p.numel() for p in model.parameters()),
+    }
+    for split, items in entries.items():
+        report[f"{split}.hours"] = sum(e["duration"] for e in items.values()) / 3600
+        report[f"{split}.utterances"] = len(items)
+        report[f"{split}.speakers"] = len({e["spk_id"] for e in items.values()})
+    skipped = json.loads((folder / "manifests" / "skipped.json").read_text())
+    report["skipped_files"] = len(skipped)
+    report["skipped"] = ", ".join(sorted(skipped)[:20]) or "none"
+    report["export"] = str(folder / "export")
+
+    figure = folder / "test.png"
+    first, feats = min(zip(entries["test"], brain.utterances["test"], strict=True))
+    draw(figure, model, feats.to(brain.device), features.frame_shift, kl_per_dim, first)
+    write_export(
+        folder / "export",
+        (folder / "hyperparams.yaml").read_text(),
+        features,
+        model,
+        model_card(report, shlex.join(["python", "train.py", *argv])),
+    )
+    logger.info("Report (%s):\n%s", figure, write_report(folder, report))
+
+
+def renamed(stats):
+    """The report's names of an epoch's means; all in nats per input frame."""
+    units = {"loss", "elbo", "kl", "reconstruction"}
+    return {
+        f"{name}_nats_per_frame" if name in units else name: value
+        for name, value in stats.items()
+    }
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
