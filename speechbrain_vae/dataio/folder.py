@@ -1,0 +1,143 @@
+"""Any folder of audio.
+
+Layout: any tree of WAV, FLAC, Ogg, Opus and MP3 files, e.g. ``ann/01.wav``.
+"""
+
+import logging
+import os
+
+from .manifests import (
+    SPLITS,
+    assign_splits,
+    audio_files,
+    group_by_split,
+    resolve_root,
+    safe_ids,
+)
+
+logger = logging.getLogger(__name__)
+
+SPEAKERS = ("parent", "none")
+_MIN_SPEAKERS = 3
+_MIN_FILES = 10
+
+
+def splits(
+    data_folder, seed=1234, speaker="parent", valid_fraction=0.1, test_fraction=0.1
+):
+    """Divide a folder of audio by speaker, or else by file.
+
+    Arguments
+    ---------
+    data_folder : str or Path
+        Any tree with audio files. Links are followed, each file is taken once,
+        hidden files are not.
+    seed : int
+        Seed of the division.
+    speaker : str
+        ``"parent"``: the name of the folder a file lies in is its speaker.
+        ``"none"``: the speakers are not known; ``spk_id`` is ``"unknown"``.
+    valid_fraction, test_fraction : float
+        Shares of the speakers, or of the files.
+
+    Returns
+    -------
+    dict of str to dict
+        Entries of ``train``, ``valid`` and ``test``; see :func:`assign`.
+
+    Raises
+    ------
+    ValueError, FileNotFoundError
+        No such folder, no audio in it, or an unknown ``speaker``.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> for name in ("ann", "bob", "cid"):
+    ...     (folder / name).mkdir()
+    ...     (folder / name / "1.wav").touch()
+    >>> [len(entries) for entries in splits(folder).values()]
+    [1, 1, 1]
+    """
+    if speaker not in SPEAKERS:
+        raise ValueError(
+            f"folder: speaker is one of {', '.join(SPEAKERS)}, got {speaker!r}"
+        )
+    layout = "audio files anywhere below it, such as ann/01.wav"
+    root = resolve_root(data_folder, "folder", layout, audio_files)
+    files = audio_files(root)
+    ids = safe_ids(relative for _, relative in files)
+    entries = {}
+    for path, relative in files:
+        parent = os.path.basename(os.path.dirname(path))
+        spk_id = parent if speaker == "parent" else "unknown"
+        entries[ids[relative]] = {"wav": path, "spk_id": spk_id}
+    if len(files) < len(SPLITS):
+        # One long file is enough in the end, but only its decoding can tell.
+        names = dict.fromkeys(entries, "train")
+    else:
+        names = assign(entries, seed, speaker, valid_fraction, test_fraction)
+    return group_by_split(entries, lambda utt, entry: names[utt])
+
+
+def assign(entries, seed=1234, speaker="parent", valid_fraction=0.1, test_fraction=0.1):
+    """Give each entry its split, by the largest unit there are enough of.
+
+    By speaker from 3 speakers on; else by file from 10 files on; else by entry, where
+    parts of one long file come into several splits. ``prepare`` calls it again with
+    the audio that turned out usable, so that broken files do not use up a split.
+
+    Arguments
+    ---------
+    entries : dict of str to dict
+        With ``wav``, ``spk_id``, and in parts of files ``source``, the whole file.
+    seed, speaker, valid_fraction, test_fraction
+        As for :func:`splits`.
+
+    Returns
+    -------
+    dict of str to str
+        The split of each entry.
+
+    Raises
+    ------
+    ValueError
+        Fewer entries than splits.
+
+    Example
+    -------
+    >>> entries = {name: {"wav": name, "spk_id": name} for name in "abc"}
+    >>> sorted(assign(entries).values())
+    ['test', 'train', 'valid']
+    """
+    speakers = {utt: entry["spk_id"] for utt, entry in entries.items()}
+    if len(set(speakers.values())) >= _MIN_SPEAKERS:
+        unit = speakers
+    else:
+        unit = _file_units(entries)
+        if len(set(unit.values())) < _MIN_FILES:
+            unit = {utt: utt for utt in entries}
+            if len({entry["wav"] for entry in entries.values()}) < len(entries):
+                logger.warning(
+                    "folder: fewer than %d usable files; parts of the same file are in "
+                    "different splits",
+                    _MIN_FILES,
+                )
+    needed = 1 + bool(valid_fraction) + bool(test_fraction)
+    if len(entries) < needed:
+        raise ValueError(
+            f"folder: {len(entries)} usable piece(s) of audio cannot fill {needed} "
+            "splits; give more audio, or a smaller max_seconds to cut it finer"
+        )
+    names = assign_splits(unit.values(), valid_fraction, test_fraction, seed)
+    return {utt: names[unit[utt]] for utt in entries}
+
+
+def _file_units(entries):
+    """The first entry of the file of each entry; identifiers name no machine."""
+    first = {}
+    for utt in sorted(entries):
+        first.setdefault(entries[utt].get("source", entries[utt]["wav"]), utt)
+    return {
+        utt: first[entry.get("source", entry["wav"])] for utt, entry in entries.items()
+    }
