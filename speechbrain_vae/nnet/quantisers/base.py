@@ -1,0 +1,208 @@
+"""What all quantisers share: lengths, checks, float32 and the return value."""
+
+import torch
+
+from speechbrain_vae.nnet.bottleneck_output import BottleneckOutput
+from speechbrain_vae.nnet.lengths import length_mask
+from speechbrain_vae.nnet.quantisers.usage import count_codes, perplexity
+
+
+class Quantiser(torch.nn.Module):
+    """Base of the quantisers: a subclass sees valid frames only, in float32.
+
+    A subclass implements :meth:`quantise` and :meth:`lookup` for a plain list of
+    frames; padding, autocast and non-finite input are dealt with here, so that
+    they are dealt with the same way everywhere.
+
+    Arguments
+    ---------
+    dim : int
+        Size D of the frames.
+    codebook_size : int
+        Codes K of each group.
+    groups : int
+        Indices G for each frame.
+
+    Example
+    -------
+    >>> class Rounding(Quantiser):
+    ...     def quantise(self, x):
+    ...         codes = x.round().clamp(0, self.codebook_size - 1)
+    ...         return codes, codes, codes.long(), x.new_zeros(()), {}
+    >>> out = Rounding(dim=1, codebook_size=4)(torch.tensor([[[0.2], [2.9]]]))
+    >>> out.indices.flatten().tolist(), float(out.stats["perplexity"])
+    ([0, 3], 2.0)
+    """
+
+    def __init__(self, dim, codebook_size, groups=1):
+        super().__init__()
+        for name, value in {
+            "dim": dim,
+            "codebook_size": codebook_size,
+            "groups": groups,
+        }.items():
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(
+                    f"{type(self).__name__}: {name} must be a whole number of at "
+                    f"least 1; got {value!r}"
+                )
+        self.dim = dim
+        self.codebook_size = codebook_size
+        self.groups = groups
+
+    def forward(self, x, lengths=None):
+        """Quantise a batch.
+
+        Arguments
+        ---------
+        x : torch.Tensor
+            Frames, shape [B, T, D].
+        lengths : torch.Tensor, optional
+            Relative lengths, shape [B].
+
+        Returns
+        -------
+        BottleneckOutput
+            Float32 whatever the autocast setting.
+
+        Raises
+        ------
+        ValueError
+            Where a valid frame holds NaN or infinity, or D is not ``dim``.
+        """
+        # x [B, T, D]
+        if x.ndim != 3 or x.shape[2] != self.dim:
+            raise ValueError(
+                f"{type(self).__name__}({self.extra_repr()}): expected frames of "
+                f"shape [B, T, {self.dim}]; got {list(x.shape)}"
+            )
+        with torch.autocast(x.device.type, enabled=False):
+            if lengths is None:
+                mask = None
+                valid = x.flatten(0, 1).float()
+            else:
+                mask = length_mask(x, lengths)
+                valid = x[mask].float()
+            # The sum is not finite if any term is not, and costs no mask.
+            if not torch.isfinite(valid.detach().sum()):
+                self._refuse_nonfinite(valid)
+            latent, features, indices, loss, stats = self.quantise(valid)
+        counts = count_codes(indices, self.codebook_size)
+        stats = {"perplexity": perplexity(counts.float()).mean(), **stats}
+        return BottleneckOutput(
+            latent=self._unflatten(latent, x, mask),
+            features=self._unflatten(features, x, mask),
+            indices=self._unflatten(indices, x, mask, padding=-1),
+            loss=loss,
+            stats=stats,
+        )
+
+    def quantise(self, x):
+        """Quantise valid frames.
+
+        Arguments
+        ---------
+        x : torch.Tensor
+            Finite frames, float32, shape [N, D]; N may be 0.
+
+        Returns
+        -------
+        latent : torch.Tensor
+            Shape [N, D].
+        features : torch.Tensor
+            Shape [N, D].
+        indices : torch.Tensor
+            Long, shape [N, G].
+        loss : torch.Tensor
+            Scalar.
+        stats : dict
+            Detached scalars, beyond the perplexity.
+        """
+        raise NotImplementedError
+
+    def lookup(self, indices):
+        """Features of code indices.
+
+        Arguments
+        ---------
+        indices : torch.Tensor
+            Long, shape [..., G]; where negative (padding), the result is zero.
+
+        Returns
+        -------
+        torch.Tensor
+            Shape [..., D].
+        """
+        raise NotImplementedError
+
+    def extra_repr(self):
+        """Sizes, for ``print`` and for error messages."""
+        groups = f", groups={self.groups}" if self.groups > 1 else ""
+        return f"dim={self.dim}, codebook_size={self.codebook_size}{groups}"
+
+    def _refuse_nonfinite(self, x):
+        bad = int((~torch.isfinite(x)).any(1).sum())
+        if bad == 0:
+            # Finite terms whose sum overflows.
+            return
+        raise ValueError(
+            f"{type(self).__name__}({self.extra_repr()}): {bad} of {len(x)} input "
+            "frames hold NaN or infinity. The encoder has diverged or its input is "
+            "broken: lower the learning rate, clip gradients, or check the features."
+        )
+
+    @staticmethod
+    def _unflatten(values, x, mask, padding=0):
+        if mask is None:
+            return values.view(*x.shape[:2], -1)
+        out = values.new_full((*x.shape[:2], values.shape[1]), padding)
+        return out.masked_scatter(mask.unsqueeze(-1), values)
+
+
+class StraightThrough(torch.autograd.Function):
+    """Codes in the forward pass, the identity in the backward pass, and the loss.
+
+    Equation 3 of van den Oord et al. 2017 in one step, so that x + (codes - x) and
+    its intermediate results are never built: the commitment term
+    ``commitment * |x - sg(codes)|^2`` and, for codes that are learned by gradient,
+    ``|sg(x) - codes|^2``, summed over dimensions and averaged over frames.
+
+    Call ``StraightThrough.apply(x, codebook, indices, commitment)`` with x [N, D],
+    codebook [K, D], indices [N]; it returns the codes [N, D], the loss and the mean
+    squared error (both scalars).
+
+    Example
+    -------
+    >>> x = torch.tensor([[1.0, 2.0]], requires_grad=True)
+    >>> codebook, index = torch.zeros(1, 2), torch.tensor([0])
+    >>> codes, loss, _ = StraightThrough.apply(x, codebook, index, 0.25)
+    >>> (codes.sum() + loss).backward()
+    >>> codes.tolist(), loss.item(), x.grad.tolist()
+    ([[0.0, 0.0]], 1.25, [[1.5, 2.0]])
+    """
+
+    @staticmethod
+    def forward(ctx, x, codebook, indices, commitment):
+        """See the class."""
+        # x [N, D], codebook [K, D], indices [N]
+        codes = codebook.index_select(0, indices)
+        error = torch.dist(x, codes).square() / max(len(x), 1)
+        learned = ctx.needs_input_grad[1]
+        ctx.commitment = commitment
+        ctx.codebook_size = len(codebook) if learned else None
+        ctx.save_for_backward(x, codes, indices)
+        ctx.mark_non_differentiable(error)
+        return codes, error * (commitment + float(learned)), error
+
+    @staticmethod
+    def backward(ctx, grad_codes, grad_loss, _):
+        """Gradients of the frames and, where it is learned, of the codebook."""
+        x, codes, indices = ctx.saved_tensors
+        difference = x - codes
+        scale = 2 * grad_loss / max(len(x), 1)
+        grad_codebook = None
+        if ctx.codebook_size is not None:
+            grad_codebook = x.new_zeros(ctx.codebook_size, x.shape[1])
+            grad_codebook.index_add_(0, indices, difference).mul_(-scale)
+        grad_x = difference.mul_(scale * ctx.commitment).add_(grad_codes)
+        return grad_x, grad_codebook, None, None

@@ -1,0 +1,117 @@
+"""The one place where quantisers talk to other DDP processes.
+
+The frames of all processes, taken in the order of the ranks, are one global
+batch; all functions give every process the same answer, and the answer a single
+process gives when it holds the global batch.
+"""
+
+import torch
+from torch import distributed
+
+
+def is_distributed():
+    """Whether there are other processes to agree with."""
+    return distributed.is_available() and distributed.is_initialized()
+
+
+def sum_across(tensor):
+    """Sum a tensor over processes, in place, and return it.
+
+    Example
+    -------
+    >>> sum_across(torch.ones(2))
+    tensor([1., 1.])
+    """
+    if is_distributed():
+        distributed.all_reduce(tensor)
+    return tensor
+
+
+def share_from_first(*tensors):
+    """Overwrite tensors, in place, by those of the process of rank 0."""
+    if is_distributed():
+        for tensor in tensors:
+            distributed.broadcast(tensor, 0)
+
+
+def place_in_global_batch(x):
+    """Where the rows of this process sit in the global batch.
+
+    Arguments
+    ---------
+    x : torch.Tensor
+        Rows of this process, shape [N, ...]; N may differ between processes.
+
+    Returns
+    -------
+    offset : int
+        Position of this process's first row.
+    total : int
+        Rows of all processes.
+
+    Example
+    -------
+    >>> place_in_global_batch(torch.zeros(5, 2))
+    (0, 5)
+    """
+    if not is_distributed():
+        return 0, len(x)
+    sizes = torch.zeros(distributed.get_world_size(), dtype=torch.long, device=x.device)
+    rank = distributed.get_rank()
+    sizes[rank] = len(x)
+    distributed.all_reduce(sizes)
+    sizes = sizes.tolist()
+    return sum(sizes[:rank]), sum(sizes)
+
+
+def all_values(values, offset, total):
+    """A vector of the global batch from the pieces that processes hold.
+
+    Arguments
+    ---------
+    values : torch.Tensor
+        This process's values, shape [N].
+    offset, total : int
+        From :func:`place_in_global_batch`.
+
+    Returns
+    -------
+    torch.Tensor
+        Shape [total].
+
+    Example
+    -------
+    >>> all_values(torch.tensor([3.0, 4.0]), offset=0, total=2)
+    tensor([3., 4.])
+    """
+    everything = values.new_zeros(total)
+    everything[offset : offset + len(values)] = values
+    return sum_across(everything)
+
+
+def take_rows(x, positions, offset):
+    """Rows of the global batch, on every process.
+
+    Arguments
+    ---------
+    x : torch.Tensor
+        Rows of this process, shape [N, D].
+    positions : torch.Tensor
+        Positions in the global batch, long, shape [M], the same everywhere.
+    offset : int
+        From :func:`place_in_global_batch`.
+
+    Returns
+    -------
+    torch.Tensor
+        Shape [M, D].
+
+    Example
+    -------
+    >>> take_rows(torch.eye(3), torch.tensor([2]), offset=0)
+    tensor([[0., 0., 1.]])
+    """
+    rows = x.new_zeros(len(positions), x.shape[1])
+    mine = (positions >= offset) & (positions < offset + len(x))
+    rows[mine] = x[positions[mine] - offset]
+    return sum_across(rows)
