@@ -34,7 +34,7 @@ from speechbrain_vae.dataio.espeak import VARIANTS
 from speechbrain_vae.dataio.manifests import GENERATED_MARKER, stable_hash, write_json
 
 TABLE = "utterances.json"
-STAMP = "synthetic.json"
+STAMP = "complete.json"
 
 _GENERATOR = 1
 """Changes when the same settings would give other audio."""
@@ -51,7 +51,8 @@ def splits(data_folder, seed=1234, speakers=40, hours=1.0, workers=None):
     Arguments
     ---------
     data_folder : str or Path
-        Where the audio is, or will be: one folder a speaker, 16 kHz mono FLAC.
+        Where the audio is, or will be: in it one folder for these settings, in that
+        one a speaker, 16 kHz mono FLAC.
     seed : int
         Chooses speakers, sentences, voices and noise.
     speakers : int
@@ -77,10 +78,11 @@ def splits(data_folder, seed=1234, speakers=40, hours=1.0, workers=None):
     (['test', 'train', 'valid'], {1})
     """
     settings = _settings(seed, speakers, hours)
-    root = Path(data_folder).absolute()
+    data_folder = Path(os.path.abspath(os.path.expanduser(data_folder)))
+    root = data_folder / f"seed{seed}-speakers{speakers}-hours{hours:g}"
     variants = choose_speakers(speakers, seed)
     seconds = round(3600 * hours / speakers, 3)
-    _refuse_foreign(root, settings)
+    _refuse_foreign(data_folder)
     requests = [
         {
             "folder": str(root / variant.lower()),
@@ -97,9 +99,9 @@ def splits(data_folder, seed=1234, speakers=40, hours=1.0, workers=None):
         root.mkdir(parents=True, exist_ok=True)
         # The stamp says "complete": away with that of a folder that lost files.
         (root / STAMP).unlink(missing_ok=True)
-        (root / GENERATED_MARKER).touch()
+        (data_folder / GENERATED_MARKER).touch()
         _generate(missing, workers or min(os.cpu_count() or 1, 8))
-    if not (root / STAMP).exists():
+    if _read_json(root / STAMP) != settings:
         write_json(root / STAMP, settings)
     return {
         name: {
@@ -164,19 +166,14 @@ def _settings(seed, speakers, hours):
     }
 
 
-def _refuse_foreign(root, settings):
-    if root.exists() and not root.is_dir():
-        raise NotADirectoryError(f"{root} is a file: give a folder to generate into")
-    if root.exists() and not (root / GENERATED_MARKER).exists() and any(root.iterdir()):
+def _refuse_foreign(folder):
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is a file: give a folder to generate into")
+    ours = not folder.exists() or (folder / GENERATED_MARKER).exists()
+    if not ours and any(folder.iterdir()):
         raise FileExistsError(
-            f"{root} is not empty and holds no synthetic corpus: give a new folder to "
+            f"{folder} is not empty and holds no synthetic corpus: give a new one to "
             "generate into, or name the corpus of this one with --corpus"
-        )
-    stamp = _read_json(root / STAMP)
-    if stamp is not None and stamp != settings:
-        raise ValueError(
-            f"{root} holds a synthetic corpus made with {stamp}, not {settings}: give "
-            "another data folder, or delete this one"
         )
 
 
