@@ -33,11 +33,11 @@ autoencoder: !new:speechbrain_vae.lobes.autoencoder.Autoencoder
 def tiny_model(normalisation="utterance"):
     """A small untrained VAE whose every weight counts, and its YAML."""
     text = TINY_MODEL.format(normalisation=normalisation)
-    hparams = load_hyperpyyaml(text)
-    generator = torch.Generator().manual_seed(1)
-    for parameter in hparams["autoencoder"].parameters():
-        noise = torch.randn(parameter.shape, generator=generator)
-        parameter.data += 0.1 * noise
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        hparams = load_hyperpyyaml(text)
+        for parameter in hparams["autoencoder"].parameters():
+            parameter.data += 0.1 * torch.randn_like(parameter)
     features = hparams["features"]
     if normalisation == "global":
         features.set_statistics(torch.full((80,), -10.0), torch.full((80,), 12.0))

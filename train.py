@@ -81,6 +81,10 @@ class AutoencoderBrain(sb.Brain):
     def on_fit_batch_start(self, batch, should_step):
         """Randomness is a function of the step, so a resumed run repeats it."""
         seed_step(self.hparams.seed, self.epoch, self.step)
+        if self.optimizer_step < self.hparams.lr_warmup_steps:
+            fraction = (self.optimizer_step + 1) / self.hparams.lr_warmup_steps
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.hparams.lr * fraction
 
     def on_stage_start(self, stage, epoch=None):
         """Start the totals; validation draws the same noise every epoch."""
@@ -220,9 +224,9 @@ def finish(brain, entries, folder, argv):
         report[f"{split}.hours"] = sum(e["duration"] for e in items.values()) / 3600
         report[f"{split}.utterances"] = len(items)
         report[f"{split}.speakers"] = len({e["spk_id"] for e in items.values()})
-    skipped = json.loads((folder / "manifests" / "skipped.json").read_text())
+    skipped = json.loads((folder / "manifests" / "skipped.json").read_text())["skipped"]
     report["skipped_files"] = len(skipped)
-    report["skipped"] = ", ".join(sorted(skipped)[:20]) or "none"
+    report["skipped"] = [f"{item['wav']}: {item['reason']}" for item in skipped]
     report["export"] = str(folder / "export")
 
     figure = folder / "test.png"

@@ -81,6 +81,8 @@ def write_report(folder, report):
 
 
 def _show(value):
+    if isinstance(value, list):
+        return "; ".join(value) or "none"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 

@@ -1,0 +1,42 @@
+"""FeatureEncoder, from files and batches."""
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from speechbrain_vae.inference import FeatureEncoder
+
+
+@pytest.fixture
+def encoder(tiny_export):
+    """A small untrained encoder."""
+    return FeatureEncoder.from_hparams(str(tiny_export))
+
+
+def test_stereo_mp3_at_another_rate_gives_features_at_the_models_rate(
+    encoder, tmp_path
+):
+    path = tmp_path / "music.mp3"
+    noise = np.random.default_rng(0).normal(size=(2 * 44100, 2)) / 20
+    soundfile.write(path, noise, 44100)
+    features = encoder.encode_file(path)
+    assert features.shape == pytest.approx((101, 8), abs=4)
+    assert features.shape[1] == encoder.feature_size
+    assert features.isfinite().all()
+
+
+def test_reconstructions_and_samples_have_the_shape_of_the_features(encoder):
+    wavs = torch.randn(2, 16000)
+    assert encoder.reconstruct_batch(wavs).shape == (2, 101, 80)
+    assert encoder.sample(3, 7).shape == (3, 14, 80)
+
+
+def test_calling_the_encoder_encodes(encoder):
+    wavs = torch.randn(2, 16000)
+    torch.testing.assert_close(encoder(wavs), encoder.encode_batch(wavs))
+
+
+def test_a_continuous_model_has_no_tokens(encoder):
+    with pytest.raises(ValueError, match="no tokens"):
+        encoder.tokens_batch(torch.randn(1, 16000))

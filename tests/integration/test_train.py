@@ -1,0 +1,149 @@
+"""train.py, from a folder to an export."""
+
+import os
+import signal
+import subprocess
+import time
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from speechbrain_vae.inference import FeatureEncoder
+from speechbrain_vae.lobes.frozen import FrozenEncoder
+
+from .training import TINY, command, noise_corpus, train, write_noise
+
+
+def weights(folder):
+    """The weights of the export of a run."""
+    path = folder / "run" / "export" / "autoencoder.ckpt"
+    return torch.load(path, weights_only=True)
+
+
+def test_vae_on_real_speech_beats_pca_windows_and_exports(shared_data, tmp_path):
+    corpus = shared_data / "speechocean762"
+    report = train(
+        "vae.yaml",
+        tmp_path,
+        corpus,
+        *("--corpus", "speechocean762", "--number_of_epochs", 1, "--noprogressbar"),
+    )
+    test = report["test"]
+    # -27.4 at 1,600 dimensions a second, as the corpus's own tables split it.
+    assert test["ppca_nats_per_frame"] == pytest.approx(-27.4, abs=0.3)
+    assert test["elbo_nats_per_frame"] > test["ppca_nats_per_frame"]
+    assert test["active_units"] >= report["latent_dim"] / 2
+    assert report["test"]["speakers"] == 20
+    assert report["frame_shift"] == 0.02
+
+    export = report["export"]
+    wav, _ = soundfile.read(next((corpus / "WAVE").rglob("*.flac")), dtype="float32")
+    wavs = torch.from_numpy(wav)[None]
+    features = FeatureEncoder.from_hparams(export).encode_batch(wavs)
+    assert features.shape == (1, (1 + len(wav) // 160 + 1) // 2, 64)
+    torch.testing.assert_close(FrozenEncoder(export)(wavs), features)
+
+
+KILLS = {
+    "while preparing": lambda run: (run / "manifests").exists(),
+    "in the first epoch": lambda run: len(checkpoints(run)) > 0,
+    "in a later epoch": lambda run: (run / "train_log.txt").exists(),
+}
+
+
+def checkpoints(run):
+    """Folders of checkpoints, finished or not."""
+    return list((run / "save").glob("CKPT*"))
+
+
+def test_three_kills_end_with_the_weights_of_an_undisturbed_run(tmp_path):
+    corpus = noise_corpus(tmp_path / "corpus")
+    options = [
+        *TINY,
+        *("--number_of_epochs", 3, "--batch_seconds", 2.5),
+        *("--ckpt_interval_minutes", 0, "--ckpt_interval_steps", 3),
+        *("--num_workers", 0),
+    ]
+    calm, killed = tmp_path / "calm", tmp_path / "killed"
+    calm.mkdir()
+    killed.mkdir()
+    train("vae.yaml", calm, corpus, *options)
+    for moment, reached in KILLS.items():
+        process = subprocess.Popen(
+            command("vae.yaml", killed, corpus, *options),
+            cwd=killed,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        while not reached(killed / "run"):
+            assert process.poll() is None, f"ended before it was killed {moment}"
+            time.sleep(0.002)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        assert not (killed / "run" / "report.json").exists()
+    train("vae.yaml", killed, corpus, *options)
+    expected, resumed = weights(calm), weights(killed)
+    assert expected.keys() == resumed.keys()
+    for name in expected:
+        assert torch.equal(expected[name], resumed[name]), name
+
+
+def test_a_folder_of_bad_files_is_trained_on_and_they_are_named(tmp_path):
+    corpus = noise_corpus(tmp_path / "corpus", speakers=4, utterances=2)
+    bad = corpus / "s0"
+    (bad / "text.wav").write_text("This is not audio.")
+    (bad / "empty.wav").touch()
+    soundfile.write(bad / "silence.wav", np.zeros(16000), 16000)
+    write_noise(bad / "telephone.wav", 2, 77, rate=8000)
+    write_noise(corpus / "s1" / "lecture.wav", 1800, 78)
+    report = train("vae.yaml", tmp_path, corpus, *TINY, "--number_of_epochs", 1)
+    assert report["skipped_files"] == 3
+    for name in ("text.wav", "empty.wav", "silence.wav"):
+        assert any(name in line for line in report["skipped"])
+    hours = sum(report[split]["hours"] for split in ("train", "valid", "test"))
+    assert hours > 0.5
+
+
+def test_features_are_the_same_before_and_after_export(tiny_export):
+    from conftest import tiny_model
+
+    hparams, _ = tiny_model()
+    wavs = torch.randn(3, 9000) / 10
+    wavs[1, 5000:] = 0
+    feats, lengths = hparams["features"](wavs)
+    code, _ = hparams["autoencoder"].eval().encode(feats, lengths)
+    loaded = FeatureEncoder.from_hparams(tiny_export).encode_batch(wavs)
+    torch.testing.assert_close(loaded, code.features, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--corpus", "libirspeech"], "librispeech"),
+        (["--data_folder", "/nowhere"], "/nowhere"),
+        (["--batch_secnods", "3"], "batch_secnods"),
+        (["--normalisation", "speaker"], "utterance, global, none"),
+    ],
+)
+def test_what_a_user_can_get_wrong_ends_in_one_line(options, message, tmp_path):
+    corpus = noise_corpus(tmp_path / "corpus", 1, 1, 0.5)
+    done = subprocess.run(
+        command("vae.yaml", tmp_path, corpus, *options),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode != 0
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: ") and message in last, done.stderr[-2000:]
+    assert "Traceback" not in done.stderr
+
+
+def test_without_a_folder_a_named_corpus_says_what_is_missing(tmp_path):
+    arguments = command("vae.yaml", tmp_path, "x", "--corpus", "timit")
+    place = arguments.index("--data_folder")
+    del arguments[place : place + 2]
+    done = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True)
+    assert "error: corpus timit needs its folder" in done.stderr

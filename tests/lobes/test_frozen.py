@@ -1,0 +1,143 @@
+"""The frozen front end, as the recipes of SpeechBrain call it."""
+
+import pytest
+import speechbrain as sb
+import torch
+
+from conftest import tiny_model
+from speechbrain_vae.export import ExportError, write_export
+from speechbrain_vae.inference import FeatureEncoder
+from speechbrain_vae.lobes.frozen import FrozenEncoder
+
+REPRESENTATIONS = ["features", "encoder", "layers"]
+
+
+def waveforms():
+    """Two utterances, the second half as long, and their relative lengths."""
+    wavs = torch.randn(2, 12000) / 10
+    wavs[1, 6000:] = 0
+    return wavs, torch.tensor([1.0, 0.5])
+
+
+@pytest.fixture(params=["utterance", "global"])
+def export(request, tmp_path):
+    """Exports with both kinds of normalisation."""
+    hparams, text = tiny_model(request.param)
+    return write_export(tmp_path, text, hparams["features"], hparams["autoencoder"])
+
+
+@pytest.mark.parametrize("representation", REPRESENTATIONS)
+def test_features_are_the_same_alone_padded_with_lengths_and_without(
+    export, representation
+):
+    frontend = FrozenEncoder(export, representation=representation)
+    wavs, wav_lens = waveforms()
+    padded = frontend(wavs, wav_lens)
+    torch.testing.assert_close(frontend(wavs), padded, atol=1e-5, rtol=0)
+    alone = frontend(wavs[1:, :6000])
+    assert alone.shape[1] == 19
+    torch.testing.assert_close(padded[1:, :19], alone, atol=1e-5, rtol=0)
+    assert not padded[1, 19:].any()
+
+
+class HostBrain(sb.Brain):
+    """Makes the calls that SpeechBrain's recipes make."""
+
+    def compute_forward(self, batch, stage):
+        wavs, wav_lens = batch
+        frontend = self.modules.frontend
+        feats = frontend(wavs, wav_lens) if self.lengths else frontend(wavs)
+        return self.modules.head(feats)
+
+    def compute_objectives(self, predictions, batch, stage):
+        return predictions.pow(2).mean()
+
+
+@pytest.mark.parametrize("lengths", [True, False])
+@pytest.mark.parametrize("representation", REPRESENTATIONS)
+def test_a_host_recipe_trains_its_head_and_not_the_front_end(
+    export, representation, lengths
+):
+    frontend = FrozenEncoder(export, representation=representation)
+    wavs, wav_lens = waveforms()
+    before = frontend(wavs, wav_lens).detach()
+    state = {k: v.clone() for k, v in frontend.autoencoder.state_dict().items()}
+    brain = HostBrain(
+        modules={
+            "frontend": frontend,
+            "head": torch.nn.Linear(frontend.output_size, 3),
+        },
+        opt_class=lambda parameters: torch.optim.Adam(parameters, 1e-2),
+        run_opts={"device": "cpu"},
+    )
+    brain.lengths = lengths
+    head = brain.modules.head.weight.detach().clone()
+    batches = torch.utils.data.DataLoader([(wavs, wav_lens)] * 2, batch_size=None)
+    brain.fit(range(2), batches, progressbar=False)
+    assert not torch.equal(brain.modules.head.weight, head)
+    for name, value in frontend.autoencoder.state_dict().items():
+        assert torch.equal(value, state[name]), name
+    if representation != "layers":
+        torch.testing.assert_close(frontend(wavs, wav_lens), before)
+    else:
+        assert frontend.weights.grad is not None or frontend.weights.any()
+
+
+def test_an_optimiser_finds_a_parameter_even_when_all_is_frozen(tiny_export):
+    torch.optim.Adam(FrozenEncoder(tiny_export).parameters())
+
+
+def test_an_unfrozen_front_end_is_fine_tuned(tiny_export):
+    frontend = FrozenEncoder(tiny_export, freeze=False)
+    frontend.train()
+    frontend(waveforms()[0]).sum().backward()
+    assert frontend.autoencoder.encoder.stem.weight.grad.any()
+
+
+def test_output_norm_normalises_every_frame(tiny_export):
+    out = FrozenEncoder(tiny_export, output_norm=True)(torch.randn(1, 8000))
+    torch.testing.assert_close(
+        out.mean(-1), torch.zeros(out.shape[:2]), atol=1e-5, rtol=0
+    )
+
+
+def test_a_reloaded_encoder_gives_the_features_of_the_first(tiny_export):
+    wavs, wav_lens = waveforms()
+    first = FrozenEncoder(tiny_export)(wavs, wav_lens)
+    second = FeatureEncoder.from_hparams(str(tiny_export)).encode_batch(wavs, wav_lens)
+    torch.testing.assert_close(first, second)
+
+
+def test_tokens_of_a_continuous_model_are_refused_when_it_is_built(tiny_export):
+    with pytest.raises(ValueError, match="no tokens"):
+        FrozenEncoder(tiny_export, representation="tokens")
+    with pytest.raises(ValueError, match="features, latent, encoder, layers, tokens"):
+        FrozenEncoder(tiny_export, representation="codes")
+
+
+def test_exports_that_cannot_be_used_say_why(tiny_export, tmp_path):
+    def broken(name, change):
+        path = tiny_export / name
+        original = path.read_bytes()
+        change(path)
+        with pytest.raises(ExportError) as error:
+            FrozenEncoder(tiny_export)
+        path.write_bytes(original)
+        return str(error.value)
+
+    yaml = tiny_export / "hyperparams.yaml"
+    newer = yaml.read_text().replace("export_version: 1", "export_version: 99")
+    assert "upgrade" in broken("hyperparams.yaml", lambda p: p.write_text(newer))
+    assert "not written by" in broken(
+        "hyperparams.yaml", lambda p: p.write_text("a: 1")
+    )
+    assert "not an export" in broken("hyperparams.yaml", lambda p: p.unlink())
+    assert "no features.ckpt" in broken("features.ckpt", lambda p: p.unlink())
+    assert "export or download" in broken(
+        "autoencoder.ckpt", lambda p: p.write_bytes(b"junk")
+    )
+    assert "export or download" in broken(
+        "autoencoder.ckpt", lambda p: torch.save({"junk": torch.zeros(1)}, p)
+    )
+    with pytest.raises(ExportError, match="there is no export at"):
+        FrozenEncoder(tmp_path / "nowhere")
