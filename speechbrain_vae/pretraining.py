@@ -6,6 +6,7 @@ import time
 
 import torch
 import yaml
+from ruamel.yaml.error import YAMLError
 from speechbrain.utils.checkpoints import (
     mark_as_loader,
     mark_as_saver,
@@ -183,6 +184,6 @@ def one_line_errors():
     """
     try:
         yield
-    except (ValueError, KeyError, OSError, ImportError) as error:
+    except (ValueError, KeyError, OSError, ImportError, YAMLError) as error:
         message = error.args[0] if isinstance(error, KeyError) else error
         raise SystemExit(f"error: {' '.join(str(message).split())}") from error

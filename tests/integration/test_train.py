@@ -122,7 +122,7 @@ def test_features_are_the_same_before_and_after_export(tiny_export):
     ("options", "message"),
     [
         (["--corpus", "libirspeech"], "librispeech"),
-        (["--data_folder", "/nowhere"], "/nowhere"),
+        (["--data_folder", "/elsewhere"], "duplicate key"),
         (["--batch_secnods", "3"], "batch_secnods"),
         (["--normalisation", "speaker"], "utterance, global, none"),
     ],
@@ -138,6 +138,13 @@ def test_what_a_user_can_get_wrong_ends_in_one_line(options, message, tmp_path):
     assert done.returncode != 0
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("error: ") and message in last, done.stderr[-2000:]
+    assert "Traceback" not in done.stderr
+
+
+def test_a_missing_folder_ends_in_one_line(tmp_path):
+    arguments = command("vae.yaml", tmp_path, tmp_path / "nowhere")
+    done = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True)
+    assert "nowhere" in done.stderr.strip().splitlines()[-1]
     assert "Traceback" not in done.stderr
 
 
