@@ -22,8 +22,8 @@ MIN_SAMPLE_RATE = 1000
 _LOSSY = {"MP3", "OGG"}
 _LOST_SECONDS = 0.1
 _HIGH_RESOLUTION = {"PCM_24", "PCM_32", "FLOAT", "DOUBLE"}
-# The "kaiser_best" filter of torchaudio's tutorial on resampling: 0 to 7.5 kHz flat
-# at 16 kHz, images below -140 dB, and still hundreds of times real time.
+# The "kaiser_best" filter of torchaudio's tutorial on resampling: aliases more than
+# 120 dB down, and still hundreds of times real time.
 _FILTER = {
     "lowpass_filter_width": 64,
     "rolloff": 0.9475937167399596,

@@ -2,10 +2,11 @@
 
 import os
 import sys
+import threading
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 
 import numpy as np
 
@@ -237,13 +238,20 @@ def _one_by_one(jobs, indices, check):
 
 def _pool(workers):
     # A fork of a process with threads (torch has some) can hang; a spawned one cannot.
-    return ProcessPoolExecutor(workers, get_context("spawn"), _one_thread)
+    return ProcessPoolExecutor(workers, get_context("spawn"), _start)
 
 
-def _one_thread():
+def _start():
+    # Workers of a killed program would wait for work for ever.
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ["OMP_NUM_THREADS"] = "1"
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
+
+
+def _end_with_parent():
+    parent_process().join()
+    os._exit(1)
 
 
 def _check_many(check, jobs):

@@ -179,8 +179,8 @@ def read_kaldi_table(path):
 def audio_files(folder, extensions=AUDIO_EXTENSIONS):
     """Every audio file below a folder, in a fixed order.
 
-    Links to folders are followed and a folder or file reached twice is given
-    once. Hidden files and folders are left out, and folders that this package
+    Links are followed, and a file reached twice is given once, by its own path
+    rather than a link. Hidden files and folders are left out, and folders that this package
     itself filled with converted audio.
 
     Arguments
@@ -204,25 +204,33 @@ def audio_files(folder, extensions=AUDIO_EXTENSIONS):
     ['B.WAV']
     """
     folder = os.path.abspath(folder)
-    seen = set()
-    found = []
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        identity = os.path.realpath(parent)
-        if identity in seen or GENERATED_MARKER in names:
-            folders.clear()
-            continue
-        seen.add(identity)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            path = os.path.join(parent, name)
-            if name.startswith(".") or not name.lower().endswith(extensions):
+    found, links, seen = {}, [], set()
+    roots = [folder]  # the tree itself, then the folders its links lead to
+    while roots:
+        for parent, folders, names in os.walk(roots.pop(0)):
+            identity = os.path.realpath(parent)
+            if identity in seen or GENERATED_MARKER in names:
+                folders.clear()
                 continue
-            identity = os.path.realpath(path)
-            if identity not in seen:
-                seen.add(identity)
-                relative = os.path.relpath(path, folder).replace(os.sep, "/")
-                found.append((path, relative))
-    return sorted(found, key=lambda pair: pair[1])
+            seen.add(identity)
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            below = (os.path.join(parent, name) for name in folders)
+            roots.extend(path for path in below if os.path.islink(path))
+            for name in sorted(names):
+                path = os.path.join(parent, name)
+                if name.startswith(".") or not name.lower().endswith(extensions):
+                    continue
+                if os.path.islink(path):
+                    links.append(path)
+                else:
+                    found.setdefault(os.path.realpath(path), path)
+    for path in links:
+        found.setdefault(os.path.realpath(path), path)
+    pairs = (
+        (path, os.path.relpath(path, folder).replace(os.sep, "/"))
+        for path in found.values()
+    )
+    return sorted(pairs, key=lambda pair: pair[1])
 
 
 def safe_ids(relative_paths):

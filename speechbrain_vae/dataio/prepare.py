@@ -286,6 +286,8 @@ def _jobs(splits, save_folder, sample_rate, min_seconds, max_seconds):
     folder = save_folder / "converted"
     folder.mkdir(exist_ok=True)
     (folder / GENERATED_MARKER).touch()
+    for unfinished in folder.glob("*.tmp"):
+        unfinished.unlink(missing_ok=True)
     jobs = {}
     for name in SPLITS:
         for utt, entry in splits[name].items():

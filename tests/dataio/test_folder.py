@@ -1,0 +1,64 @@
+import pytest
+
+from speechbrain_vae.dataio import folder
+
+
+def tree(root, names):
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    return root
+
+
+def test_every_extension_counts_in_any_case(tmp_path):
+    names = ["a.wav", "b.FLAC", "c.Ogg", "d.opus", "e.mp3", "f.txt", "g.aac"]
+    splits = folder.splits(tree(tmp_path, names))
+    ids = {utt for entries in splits.values() for utt in entries}
+    assert ids == set("abcde")
+
+
+def test_splits_are_the_same_wherever_the_folder_lies(tmp_path):
+    names = [f"s{index % 5}/{index}.wav" for index in range(30)]
+    here = folder.splits(tree(tmp_path / "here", names))
+    there = folder.splits(tree(tmp_path / "over" / "there", reversed(names)))
+    assert {k: list(v) for k, v in here.items()} == {
+        k: list(v) for k, v in there.items()
+    }
+
+
+def test_few_speakers_or_none_split_by_file(tmp_path):
+    root = tree(tmp_path, [f"s{index % 2}/{index}.wav" for index in range(40)])
+    by_file = folder.splits(root)
+    assert [len(entries) for entries in by_file.values()] == [32, 4, 4]
+    unknown = folder.splits(root, speaker="none")
+    entries = [entry for part in unknown.values() for entry in part.values()]
+    assert {entry["spk_id"] for entry in entries} == {"unknown"}
+
+
+def test_parts_of_a_file_stay_together_where_there_are_files_enough():
+    entries = {
+        f"f{file}_{part}": {"wav": f"f{file}", "spk_id": "unknown"}
+        for file in range(12)
+        for part in range(5)
+    }
+    names = folder.assign(entries)
+    assert {len({names[f"f{f}_{p}"] for p in range(5)}) for f in range(12)} == {1}
+
+
+def test_the_same_stem_in_two_folders_gives_two_entries(tmp_path):
+    splits = folder.splits(tree(tmp_path, ["a/1.wav", "b/1.wav", "c/1.wav", "c/1.mp3"]))
+    assert sum(map(len, splits.values())) == 4
+
+
+def test_fractions_are_kept_and_may_be_zero(tmp_path):
+    root = tree(tmp_path, [f"s{index}/1.wav" for index in range(20)])
+    splits = folder.splits(root, valid_fraction=0.2, test_fraction=0)
+    assert [len(entries) for entries in splits.values()] == [16, 4, 0]
+
+
+def test_a_folder_without_audio_ends_in_one_line(tmp_path):
+    tree(tmp_path, ["notes.txt"])
+    with pytest.raises(ValueError, match="audio files anywhere.*found notes.txt"):
+        folder.splits(tmp_path)
+    with pytest.raises(ValueError, match="parent, none"):
+        folder.splits(tmp_path, speaker="mother")
