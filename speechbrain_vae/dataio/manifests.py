@@ -180,8 +180,8 @@ def audio_files(folder, extensions=AUDIO_EXTENSIONS):
     """Every audio file below a folder, in a fixed order.
 
     Links are followed, and a file reached twice is given once, by its own path
-    rather than a link. Hidden files and folders are left out, and folders that this package
-    itself filled with converted audio.
+    rather than a link. Hidden files and folders are left out, and folders that this
+    package itself filled with converted audio.
 
     Arguments
     ---------

@@ -184,7 +184,7 @@ def prepare(
         entries = _reassign(module, entries, seed, options)
     _report(corpus, entries, skipped)
     write_json(save_folder / "skipped.json", {"skipped": skipped})
-    _refuse_empty(corpus, splits, entries, skipped, save_folder)
+    _refuse_empty(corpus, options, entries, skipped, save_folder)
     _same_keys(entries)
 
     result = _summary(entries, skipped, save_folder, data_root)
@@ -367,16 +367,20 @@ def _report(corpus, entries, skipped):
         logger.warning("%s; skipped %d: %s", text, len(lost), named)
 
 
-def _refuse_empty(corpus, splits, entries, skipped, save_folder):
+def _refuse_empty(corpus, options, entries, skipped, save_folder):
     for name in SPLITS:
-        # A corpus without official splits may do without one (a fraction of 0).
-        if entries[name] or (name != "train" and not splits[name]):
+        unwanted = options.get(f"{name}_fraction") == 0 or options.get(name) in ((), [])
+        if entries[name] or (unwanted and name != "train"):
             continue
         reasons = Counter(item["reason"].split(":")[0] for item in skipped)
         why = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
         raise ValueError(
             f"{corpus}: the {name} split has no usable audio; "
-            + (f"left out in all splits: {why}" if why else "the corpus lists none")
+            + (
+                f"left out in all splits: {why}"
+                if why
+                else "the folder holds none of its files"
+            )
             + f" (see {printable(save_folder / 'skipped.json')})"
         )
 

@@ -254,6 +254,15 @@ def test_nothing_usable_ends_in_one_line(tmp_path):
     assert not (tmp_path / "save" / "prepare.json").exists()
 
 
+def test_an_empty_split_is_an_error_unless_it_was_asked_for(corpus, recording):
+    assert run(corpus, test_fraction=0).entries == {"train": 12, "valid": 4, "test": 0}
+    data, save = corpus
+    recording(data / "TRAIN" / "DR1" / "FCJF0" / "SI1.WAV", format="WAV")
+    recording(data / "TEST" / "DR1" / "FELC0" / "SI1.WAV", format="WAV")
+    with pytest.raises(ValueError, match="timit: the valid split .* holds none"):
+        prepare.prepare("timit", data, save)
+
+
 def test_an_unknown_corpus_or_option_ends_in_one_line(tmp_path):
     with pytest.raises(ValueError, match="unknown corpus 'swbd'; known: folder, fsdd"):
         prepare.prepare("swbd", tmp_path, tmp_path)
