@@ -51,7 +51,9 @@ class AutoencoderBrain(sb.Brain):
         feats, lengths = batch.to(self.device).feats
         feats = self.modules.features.normalise(feats, lengths)
         output = self.modules.autoencoder(feats, lengths)
-        if stage != sb.Stage.TRAIN:
+        if stage == sb.Stage.TRAIN:
+            self.totals.add_usage(output)
+        else:
             self.totals.add(output, **self.errors(feats, lengths, output, stage))
         return output
 
@@ -88,7 +90,10 @@ class AutoencoderBrain(sb.Brain):
 
     def on_stage_start(self, stage, epoch=None):
         """Start the totals; validation draws the same noise every epoch."""
-        self.totals = EpochTotals()
+        model = self.hparams.autoencoder
+        rate = 1 / (self.hparams.features.frame_shift * model.stride)
+        quantiser = getattr(model.bottleneck, "quantiser", None)
+        self.totals = EpochTotals(rate, quantiser)
         self.epoch = epoch
         if stage != sb.Stage.TRAIN:
             seed_step(self.hparams.seed, 0, 0)
@@ -96,7 +101,13 @@ class AutoencoderBrain(sb.Brain):
     def on_stage_end(self, stage, stage_loss, epoch=None):
         """Log, anneal, decide about stopping, and save."""
         if stage == sb.Stage.TRAIN:
-            self.train_stats = {"loss": stage_loss}
+            self.train_stats = {"loss": stage_loss, **self.totals.usage_summary()}
+            if self.train_stats.get("collapsed"):
+                logger.warning(
+                    "The codebook has collapsed: %(dead_codes)d codes served no frame "
+                    "of this epoch (usage %(usage).0f %%).",
+                    {**self.train_stats, "usage": 100 * self.train_stats["usage"]},
+                )
             return
         stats = self.totals.summary()
         if stage == sb.Stage.TEST:

@@ -1,5 +1,7 @@
 """Totals over an epoch, weighted by frames and not by batches."""
 
+from speechbrain_vae.nnet.quantisers.usage import UsageMeter
+
 ACTIVE_KL = 0.01
 """KL divergence, in nats, above which a latent dimension is active."""
 
@@ -7,14 +9,25 @@ ACTIVE_KL = 0.01
 class EpochTotals:
     """Collects :class:`~speechbrain_vae.lobes.autoencoder.AutoencoderOutput`.
 
+    Arguments
+    ---------
+    frame_rate : float
+        Latent frames a second, for the bitrates of discrete models.
+    quantiser : torch.nn.Module, optional
+        The quantiser of a discrete model.
+
     Example
     -------
-    >>> totals = EpochTotals()
+    >>> totals = EpochTotals(frame_rate=50)
     >>> totals.summary()
     {}
     """
 
-    def __init__(self):
+    def __init__(self, frame_rate, quantiser=None):
+        self.frame_rate = frame_rate
+        self.usage = None
+        if quantiser is not None:
+            self.usage = UsageMeter(quantiser.codebook_size, quantiser.groups)
         self.frames = 0.0
         self.latent_frames = 0.0
         self.sums = {}
@@ -44,6 +57,20 @@ class EpochTotals:
         if "kl_per_dim" in output.bottleneck.stats:
             kl = output.bottleneck.stats["kl_per_dim"].double().cpu() * latent_frames
             self.kl_per_dim = kl if self.kl_per_dim is None else self.kl_per_dim + kl
+        self.add_usage(output)
+
+    def add_usage(self, output):
+        """Count the codes of a batch, and nothing else of it."""
+        if self.usage is not None:
+            self.usage.update(output.bottleneck.indices)
+
+    def usage_summary(self):
+        """Perplexity, usage, dead codes and bitrates of a discrete model."""
+        if self.usage is None:
+            return {}
+        stats = self.usage.summary(self.frame_rate)
+        del stats["frames"]
+        return stats
 
     def mean_kl_per_dim(self):
         """KL divergence of each dimension in nats per latent frame [D], or None."""
@@ -58,7 +85,8 @@ class EpochTotals:
         -------
         dict
             ``loss``, ``reconstruction`` and ``kl`` in nats per input frame, ``mse``
-            per bin, ``elbo`` (of an unweighted KL) and ``active_units``.
+            per bin; of a VAE ``elbo`` (of an unweighted KL) and ``active_units``; of a
+            discrete model what :meth:`usage_summary` gives.
         """
         if not self.frames:
             return {}
@@ -67,7 +95,7 @@ class EpochTotals:
             stats["kl"] = float(self.kl_per_dim.sum()) / self.frames
             stats["elbo"] = -stats["reconstruction"] - stats["kl"]
             stats["active_units"] = int((self.mean_kl_per_dim() > ACTIVE_KL).sum())
-        return stats
+        return stats | self.usage_summary()
 
 
 def mean_error(prediction, target, mask):
@@ -75,6 +103,7 @@ def mean_error(prediction, target, mask):
 
     Example
     -------
+    >>> import torch
     >>> frames, mask = torch.zeros(1, 2, 4), torch.tensor([[True, False]])
     >>> float(mean_error(frames + 2, frames, mask))
     4.0

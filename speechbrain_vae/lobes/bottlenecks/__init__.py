@@ -2,6 +2,12 @@
 
 from speechbrain_vae.lobes.bottlenecks.deterministic import DeterministicBottleneck
 from speechbrain_vae.lobes.bottlenecks.gaussian import GaussianBottleneck
+from speechbrain_vae.lobes.bottlenecks.quantised import QuantisedBottleneck
 from speechbrain_vae.nnet.bottleneck_output import BottleneckOutput
 
-__all__ = ["BottleneckOutput", "DeterministicBottleneck", "GaussianBottleneck"]
+__all__ = [
+    "BottleneckOutput",
+    "DeterministicBottleneck",
+    "GaussianBottleneck",
+    "QuantisedBottleneck",
+]
