@@ -21,7 +21,7 @@ from speechbrain.utils.distributed import ddp_init_group, run_on_main
 from speechbrain_vae.dataio.dataset import batch_sampler, feature_dataset
 from speechbrain_vae.dataio.feature_cache import open_features
 from speechbrain_vae.dataio.manifests import read_manifest
-from speechbrain_vae.export import write_export
+from speechbrain_vae.export import read_export, write_export
 from speechbrain_vae.lobes.targets import Denoising, Reconstruction
 from speechbrain_vae.metrics import EpochTotals, mean_error
 from speechbrain_vae.nnet.ppca import PPCA
@@ -34,6 +34,7 @@ from speechbrain_vae.pretraining import (
     seed_step,
 )
 from speechbrain_vae.reporting import (
+    aggregate_posterior,
     draw,
     linear_baselines,
     model_card,
@@ -72,12 +73,8 @@ class AutoencoderBrain(sb.Brain):
         return {"reconstruction_mse": mean_error(mean, target, mask)}
 
     def on_fit_start(self):
-        """Resume; a new run may begin as the optimal linear model."""
+        """Resume where there is something to resume, and time the training."""
         super().on_fit_start()
-        if self.optimizer_step == 0 and self.hparams.linear_start:
-            model = self.modules.autoencoder
-            logger.info("Linear start: probabilistic PCA of the training set")
-            model.start_linear(PPCA(model.stride, self.utterances["train"]))
         self.watch.start()
 
     def on_fit_batch_start(self, batch, should_step):
@@ -151,9 +148,16 @@ def main(argv):
             )
             for split in entries
         }
-    features = hparams["features"]
-    if features.normalisation == "global":
-        features.set_statistics(*feature_statistics(feats["train"], entries["train"]))
+        features = hparams["features"]
+        if features.normalisation == "global":
+            features.set_statistics(
+                *feature_statistics(feats["train"], entries["train"])
+            )
+        utterances = {
+            split: NormalisedFeatures(feats[split], entries[split], features)
+            for split in entries
+        }
+        start(hparams, utterances["train"])
     sets = {split: feature_dataset(entries[split], feats[split]) for split in entries}
     samplers = {
         split: batch_sampler(
@@ -184,10 +188,7 @@ def main(argv):
     brain.watch = Stopwatch()
     brain.checkpointer.add_recoverable("watch", brain.watch)
     brain.train_sampler = samplers["train"]
-    brain.utterances = {
-        split: NormalisedFeatures(feats[split], entries[split], features)
-        for split in entries
-    }
+    brain.utterances = utterances
     brain.loggers = [hparams["train_logger"]]
     if hparams["tensorboard"]:
         brain.loggers.append(
@@ -202,6 +203,17 @@ def main(argv):
     )
     brain.evaluate(sets["test"], min_key="loss", test_loader_kwargs=loaders["test"])
     run_on_main(finish, args=[brain, entries, folder, argv])
+
+
+def start(hparams, train_utterances):
+    """Initialise a new model; what a run resumes replaces it."""
+    model = hparams["autoencoder"]
+    if hparams["init_from"]:
+        logger.info("Warm start from %s", hparams["init_from"])
+        model.warm_start(read_export(hparams["init_from"]).autoencoder)
+    elif hparams["linear_start"]:
+        logger.info("Linear start: probabilistic PCA of the training set")
+        model.start_linear(PPCA(model.stride, train_utterances))
 
 
 def finish(brain, entries, folder, argv):
@@ -222,6 +234,9 @@ def finish(brain, entries, folder, argv):
             active * rate,
         )
         report |= {f"test.{name}": value for name, value in baselines.items()}
+    if hasattr(model.bottleneck, "sample"):
+        aggregate = aggregate_posterior(model, brain.utterances["test"])
+        report |= {f"test.{name}": value for name, value in aggregate.items()}
     counter = hparams.epoch_counter
     report |= {
         "latent_dim": model.latent_size,

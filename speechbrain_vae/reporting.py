@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from speechbrain_vae.nnet.mmd import mmd
 from speechbrain_vae.nnet.ppca import PPCA
 
 PPCA_WINDOW = 5
@@ -50,6 +51,40 @@ def linear_baselines(train, test, frame_shift, latent_dims_per_second, active=No
         ),
         "pca_mse": ppca.mse(test, size),
         "pca_dims_per_second": size / seconds,
+    }
+
+
+@torch.no_grad()
+def aggregate_posterior(autoencoder, utterances, limit=2000):
+    """How far the samples of all posteriors together are from the prior of a VAE.
+
+    Arguments
+    ---------
+    autoencoder : speechbrain_vae.lobes.autoencoder.Autoencoder
+        With a bottleneck that can sample from a prior.
+    utterances : iterable of torch.Tensor
+        Normalised features, each [T, F].
+    limit : int
+        Latent frames to compare.
+
+    Returns
+    -------
+    dict
+        ``aggregate_mmd``, the squared maximum mean discrepancy (MMD), and
+        ``aggregate_mmd_of_prior``, that of two samples of the prior: its noise.
+    """
+    device = next(autoencoder.parameters()).device
+    found, frames = [], 0
+    for feats in utterances:
+        found.append(autoencoder.encode(feats.unsqueeze(0).to(device))[0].latent[0])
+        frames += len(found[-1])
+        if frames >= limit:
+            break
+    latents = torch.cat(found)[:limit]
+    prior = [autoencoder.bottleneck.sample(1, len(latents))[0] for _ in range(2)]
+    return {
+        "aggregate_mmd": mmd(latents, prior[0]),
+        "aggregate_mmd_of_prior": mmd(prior[1], prior[0]),
     }
 
 

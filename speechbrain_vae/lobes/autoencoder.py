@@ -138,6 +138,32 @@ class Autoencoder(torch.nn.Module):
         """The mean frames [B, frames, F] of latents [B, T, D]."""
         return self.likelihood.mean(self.decoder(latent, lengths, frames))
 
+    def warm_start(self, donor):
+        """Take over the encoder and the decoder of a trained model.
+
+        Arguments
+        ---------
+        donor : Autoencoder
+            With any bottleneck, of parts of the same sizes.
+
+        Raises
+        ------
+        ValueError
+            The parts do not fit; the message names the first weight that does not.
+        """
+        for name in ("encoder", "decoder"):
+            ours, theirs = getattr(self, name), getattr(donor, name).state_dict()
+            expected = {key: value.shape for key, value in ours.state_dict().items()}
+            given = {key: value.shape for key, value in theirs.items()}
+            for key in sorted(expected.keys() | given.keys()):
+                if expected.get(key) != given.get(key):
+                    raise ValueError(
+                        f"init_from: the {name} of that export does not fit: {key} is "
+                        f"{_size(given.get(key))} there and {_size(expected.get(key))} "
+                        "here; set the sizes of the YAML to those of the export"
+                    )
+            ours.load_state_dict(theirs)
+
     def start_linear(self, ppca):
         """Start as the linear VAE that equals probabilistic PCA.
 
@@ -159,3 +185,7 @@ class Autoencoder(torch.nn.Module):
         self.bottleneck.start_linear(analysis, logvar)
         self.decoder.start_linear(synthesis)
         self.likelihood.start_at(noise)
+
+
+def _size(shape):
+    return "missing" if shape is None else f"of shape {list(shape)}"

@@ -228,3 +228,21 @@ def test_apc_is_a_recurrent_encoder_an_identity_and_a_frames_ahead_target():
     before = model.encode(feats)[0].features[:, :6]
     feats[:, 6:] = 0
     torch.testing.assert_close(model.encode(feats)[0].features[:, :6], before)
+
+
+def test_a_warm_start_takes_the_encoder_and_the_decoder_of_another_bottleneck():
+    donor = vae()
+    encoder, decoder = PAIRS["conv 20 ms"]()
+    model = Autoencoder(
+        encoder, DeterministicBottleneck(16, D), decoder(F), GaussianLikelihood(F)
+    )
+    model.warm_start(donor)
+    feats = torch.randn(1, 12, F)
+    torch.testing.assert_close(model.encoder(feats), donor.encoder(feats))
+    latent = torch.randn(1, 6, D)
+    torch.testing.assert_close(model.decode(latent), donor.decode(latent))
+
+
+def test_a_warm_start_from_other_sizes_names_the_weight_that_does_not_fit():
+    with pytest.raises(ValueError, match=r"encoder.*stem.weight is of shape"):
+        vae("conv 20 ms").warm_start(vae("conv 10 ms"))

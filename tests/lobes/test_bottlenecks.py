@@ -3,7 +3,10 @@
 import pytest
 import torch
 
-from speechbrain_vae.lobes.bottlenecks import GaussianBottleneck
+from speechbrain_vae.lobes.bottlenecks import (
+    CapacityGaussianBottleneck,
+    GaussianBottleneck,
+)
 
 
 def test_features_are_deterministic_and_latents_are_samples_of_the_posterior():
@@ -28,18 +31,30 @@ def test_learned_prior_lowers_the_divergence_to_a_shifted_posterior():
 
 
 def test_warm_up_counts_training_steps_and_is_saved():
-    bottleneck = GaussianBottleneck(8, 4, beta=2.0, warmup_steps=4)
     x = torch.randn(1, 3, 8)
-    assert [float(bottleneck(x).stats["beta"]) for _ in range(5)] == [
-        0.5,
-        1.0,
-        1.5,
-        2.0,
-        2.0,
-    ]
+    full = GaussianBottleneck(8, 4, beta=2.0)
+    cost = full(x).loss.item()
+    bottleneck = GaussianBottleneck(8, 4, beta=2.0, warmup_steps=4)
     resumed = GaussianBottleneck(8, 4, beta=2.0, warmup_steps=4)
+    bottleneck.load_state_dict(full.state_dict())
+    bottleneck.step.zero_()
+    shares = [bottleneck(x).loss.item() / cost for _ in range(5)]
+    assert shares == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0])
     resumed.load_state_dict(bottleneck.state_dict())
-    assert float(resumed.eval()(x).stats["beta"]) == 2.0
+    assert resumed.eval()(x).loss.item() == pytest.approx(cost)
+
+
+def test_capacity_is_what_the_divergence_settles_at():
+    torch.manual_seed(0)
+    bottleneck = CapacityGaussianBottleneck(8, 4, capacity=3.0, capacity_steps=50)
+    x = torch.randn(4, 20, 8)
+    optimiser = torch.optim.Adam(bottleneck.parameters(), 0.02)
+    for _ in range(400):
+        out = bottleneck(x)
+        optimiser.zero_grad()
+        out.loss.backward()
+        optimiser.step()
+    assert out.stats["kl"].item() == pytest.approx(3.0, abs=0.3)
 
 
 def test_free_bits_cost_the_same_below_the_threshold():

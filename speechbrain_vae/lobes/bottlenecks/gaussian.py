@@ -109,34 +109,30 @@ class GaussianBottleneck(torch.nn.Module):
         Returns
         -------
         BottleneckOutput
-            ``stats``: ``kl`` (nats per latent frame), ``kl_per_dim`` [D], and
-            ``beta``, the weight at this step.
+            ``stats``: ``kl`` (nats per latent frame) and ``kl_per_dim`` [D].
         """
         mask = length_mask(x, lengths).unsqueeze(-1)
         mean, logvar = self.posterior(x)
         sample = mean + torch.randn_like(mean) * torch.exp(0.5 * logvar)
         kl = self.kl_divergence(mean, logvar) * mask
         kl_per_dim = kl.sum((0, 1)) / mask.sum().clamp(min=1)
-        beta = self.next_beta()
+        if self.training:
+            self.step += 1
         return BottleneckOutput(
             latent=sample * mask,
             features=mean * mask,
             indices=None,
-            loss=beta * kl_per_dim.clamp(min=self.free_bits).sum(),
+            loss=self.cost(kl_per_dim),
             stats={
                 "kl": kl_per_dim.sum().detach(),
                 "kl_per_dim": kl_per_dim.detach(),
-                "beta": torch.as_tensor(beta),
             },
         )
 
-    def next_beta(self):
-        """The weight of this step; a training step counts towards the warm-up."""
-        if self.warmup_steps == 0:
-            return self.beta
-        if self.training:
-            self.step += 1
-        return self.beta * min(1.0, self.step.item() / self.warmup_steps)
+    def cost(self, kl_per_dim):
+        """The loss, from the KL divergence of each dimension [D]."""
+        beta = self.beta * progress(self.step, self.warmup_steps)
+        return beta * kl_per_dim.clamp(min=self.free_bits).sum()
 
     def sample(self, batch, frames):
         """Latents drawn from the prior, shape [batch, frames, D]."""
@@ -160,3 +156,67 @@ class GaussianBottleneck(torch.nn.Module):
         self.mean.weight[:, : analysis.shape[1]] = analysis
         self.logvar.weight.zero_()
         self.logvar.bias.copy_(logvar)
+
+
+class CapacityGaussianBottleneck(GaussianBottleneck):
+    """A Gaussian bottleneck held at a capacity that grows (Burgess et al. 2018).
+
+    The loss is ``gamma * |KL - C|`` (equation 8), with C growing from 0 to
+    ``capacity``: the latent takes up one factor of variation after the other.
+
+    Arguments
+    ---------
+    input_size : int
+        Size of the encoder's output.
+    latent_size : int
+        Latent dimensions D.
+    capacity : float
+        Final capacity C, in nats per latent frame.
+    capacity_steps : int
+        Training steps until then. The count is part of the checkpoint.
+    gamma : float
+        Weight of the distance from the capacity.
+    prior : str
+        "standard" or "learned".
+
+    Example
+    -------
+    >>> bottleneck = CapacityGaussianBottleneck(32, 16, capacity=20.0)
+    >>> bottleneck(torch.randn(2, 10, 32)).features.shape
+    torch.Size([2, 10, 16])
+    """
+
+    def __init__(
+        self,
+        input_size,
+        latent_size=64,
+        capacity=50.0,
+        capacity_steps=2000,
+        gamma=10.0,
+        prior="standard",
+    ):
+        super().__init__(input_size, latent_size, prior=prior)
+        if capacity <= 0 or capacity_steps < 0 or gamma <= 0:
+            raise ValueError(
+                "capacity and gamma must be positive and capacity_steps not negative; "
+                f"got {capacity}, {gamma} and {capacity_steps}"
+            )
+        self.capacity = capacity
+        self.capacity_steps = capacity_steps
+        self.gamma = gamma
+
+    def cost(self, kl_per_dim):
+        """The loss, from the KL divergence of each dimension [D]."""
+        capacity = self.capacity * progress(self.step, self.capacity_steps)
+        return self.gamma * (kl_per_dim.sum() - capacity).abs()
+
+
+def progress(step, steps):
+    """Share of ``steps`` that are done, at most 1; a tensor, to spare a GPU's wait.
+
+    Example
+    -------
+    >>> progress(torch.tensor(5), 10), progress(torch.tensor(5), 0)
+    (tensor(0.5000), 1.0)
+    """
+    return (step / steps).clamp(max=1.0) if steps else 1.0
