@@ -224,7 +224,8 @@ def finish(brain, entries, folder, argv):
     kl_per_dim = brain.totals.mean_kl_per_dim()
     rate = 1 / (features.frame_shift * model.stride)
     report = {f"test.{name}": value for name, value in renamed(stats).items()}
-    if isinstance(model.target, (Reconstruction, Denoising)):
+    continuous = brain.totals.usage is None
+    if continuous and isinstance(model.target, (Reconstruction, Denoising)):
         active = stats.get("active_units", model.latent_size)
         baselines = linear_baselines(
             brain.utterances["train"],
