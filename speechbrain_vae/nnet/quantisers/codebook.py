@@ -25,10 +25,15 @@ class Codebook(torch.nn.Module):
     - **Start.** Until 10 frames for each code have been seen, the first frames
       themselves are the codes; then k-means on those frames gives the codebook.
     - **Update.** Moving averages of counts and sums (van den Oord et al. 2017,
-      appendix A.1); or none where an optimiser learns the codes.
+      appendix A.1); or none where an optimiser learns the codes. The decay of update
+      t = 0, 1, ... is at most (t + 1) / (t + 2), so that the first batches count
+      alike, as in online k-means, until the average is as long as ``decay`` says.
     - **Revival.** A code whose share of the frames falls below ``revive_below / K``
-      is replaced by a frame of the batch, drawn with probability proportional to
-      its squared error, and its averages start anew.
+      is dead, and splits another (Linde, Buzo, Gray 1980): a frame is drawn with
+      probability proportional to its squared error, and the dead code moves to a
+      tenth of the way from that frame's code to the frame. The two share the counts
+      and sums of the one. Placed on the frame itself, as is usual, a code of many
+      dimensions would attract that frame alone, and die again.
 
     Arguments
     ---------
@@ -60,6 +65,7 @@ class Codebook(torch.nn.Module):
     """
 
     START_FRAMES_PER_CODE = 10
+    SPLIT_STEP = 0.1
 
     def __init__(
         self,
@@ -68,7 +74,7 @@ class Codebook(torch.nn.Module):
         learned=False,
         unit_norm=False,
         decay=0.99,
-        revive_below=0.1,
+        revive_below=0.03,
         seed=0,
     ):
         super().__init__()
@@ -133,6 +139,7 @@ class Codebook(torch.nn.Module):
         self._place(slice(None), self._project(weight), counts)
         self.waiting = self.waiting[:0].clone()
         self.started.fill_(True)
+        self.updates.zero_()
 
     @torch.no_grad()
     def update(self, x, indices):
@@ -151,14 +158,15 @@ class Codebook(torch.nn.Module):
             How many codes were revived.
         """
         # x [N, D], indices [N]
+        decay = ((self.updates + 1) / (self.updates + 2)).clamp(max=self.decay)
         self.updates += 1
         if not self.started:
             return self.updates.new_zeros(())
         x = x.detach()
         sums, counts = sums_by_code(x, indices, len(self.weight))
-        self.counts.lerp_(sum_across(counts), 1 - self.decay)
+        self.counts.lerp_(sum_across(counts), 1 - decay)
         if not self.learned:
-            self.sums.lerp_(sum_across(sums), 1 - self.decay)
+            self.sums.lerp_(sum_across(sums), 1 - decay)
             followed = self.counts > torch.finfo(torch.float32).tiny
             means = self.sums / self.counts.clamp(min=1e-30).unsqueeze(1)
             means = torch.where(followed.unsqueeze(1), means, self.weight)
@@ -168,28 +176,34 @@ class Codebook(torch.nn.Module):
         return self._revive(x, indices)
 
     def _revive(self, x, indices):
-        mean = self.counts.mean()
-        dead = (self.counts < self.revive_below * mean).nonzero().squeeze(1)
+        is_dead = self.counts < self.revive_below * self.counts.mean()
+        dead = is_dead.nonzero().squeeze(1)
         if len(dead) == 0:
-            return self.updates.new_zeros(())
+            return dead.new_zeros(())
         offset, total = place_in_global_batch(x)
         dead = dead[:total]
         if len(dead) == 0:
-            return self.updates.new_zeros(())
+            return dead.new_zeros(())
         errors = squared_distances(x, self.weight, indices)
+        errors = errors.masked_fill_(is_dead[indices], 0)
         errors = all_values(errors, offset, total)
         positions = draw(errors, len(dead), self._generator())
-        # Half a mean share: enough not to be dead at the next batch, and light
-        # enough to follow the frames it attracts.
-        self._place(dead, take_rows(x, positions, offset), mean / 2)
-        return self.updates.new_tensor(len(dead))
+        frames = take_rows(x, positions, offset)
+        parents = take_rows(indices.unsqueeze(1), positions, offset).squeeze(1)
+        share = 1 + torch.bincount(parents, minlength=len(self.weight))
+        self.counts /= share
+        if not self.learned:
+            self.sums /= share.unsqueeze(1)
+        codes = self.weight.data[parents].lerp(frames, self.SPLIT_STEP)
+        self._place(dead, self._project(codes), self.counts[parents])
+        return dead.new_tensor(len(dead))
 
     def _place(self, which, codes, counts):
         # A code's averages are replaced with it: the old ones would drag it back.
         self.weight.data[which] = codes
         self.counts[which] = counts
         if not self.learned:
-            self.sums[which] = codes * self.counts[which].unsqueeze(1)
+            self.sums[which] = codes * counts.unsqueeze(1)
 
     def _project(self, codes):
         if self.unit_norm:

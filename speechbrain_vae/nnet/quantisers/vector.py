@@ -57,7 +57,7 @@ class VectorQuantizer(Quantiser):
         commitment=0.25,
         metric="euclidean",
         decay=0.99,
-        revive_below=0.1,
+        revive_below=0.03,
         seed=0,
     ):
         super().__init__(dim, codebook_size)
