@@ -55,17 +55,15 @@ class AutoencoderBrain(sb.Brain):
         if stage == sb.Stage.TRAIN:
             self.totals.add_usage(output)
         else:
-            self.totals.add(output, **self.errors(feats, lengths, output, stage))
+            self.totals.add(output, **self.errors(feats, lengths, output))
         return output
 
     def compute_objectives(self, output, batch, stage):
         """The loss in nats per frame."""
         return output.loss
 
-    def errors(self, feats, lengths, output, stage):
-        """Error of the reconstruction from the features, on the test set."""
-        if stage != sb.Stage.TEST:
-            return {}
+    def errors(self, feats, lengths, output):
+        """Error of the reconstruction from the features, not from a sample."""
         model = self.modules.autoencoder
         _, target, mask = model.target(feats, lengths)
         code_lengths = model.encoder.output_lengths(feats, lengths)
@@ -94,6 +92,8 @@ class AutoencoderBrain(sb.Brain):
         self.epoch = epoch
         if stage != sb.Stage.TRAIN:
             seed_step(self.hparams.seed, 0, 0)
+        elif hasattr(self.hparams, "training_stages"):
+            self.hparams.training_stages.apply(model, epoch)
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
         """Log, anneal, decide about stopping, and save."""
@@ -119,7 +119,12 @@ class AutoencoderBrain(sb.Brain):
             log.log_stats({"epoch": epoch, "lr": old_lr}, self.train_stats, stats)
         self.watch.lap()
         self.checkpointer.save_and_keep_only(
-            meta={"loss": stats["loss"], "epoch": epoch}, min_keys=["loss"]
+            meta={
+                "loss": stats["loss"],
+                "reconstruction_mse": stats["reconstruction_mse"],
+                "epoch": epoch,
+            },
+            min_keys=["loss"],
         )
 
 
@@ -239,11 +244,15 @@ def finish(brain, entries, folder, argv):
         aggregate = aggregate_posterior(model, brain.utterances["test"])
         report |= {f"test.{name}": value for name, value in aggregate.items()}
     counter = hparams.epoch_counter
+    best = brain.checkpointer.find_checkpoint(min_key="loss").meta
     report |= {
         "latent_dim": model.latent_size,
         "frame_shift": features.frame_shift * model.stride,
         "stopped_by": "patience" if counter.should_stop else "number_of_epochs",
         "train.epochs": counter.current,
+        "valid.best_epoch": best["epoch"],
+        "valid.loss_nats_per_frame": best["loss"],
+        "valid.reconstruction_mse": best["reconstruction_mse"],
         "train.wall_seconds": brain.watch.seconds,
         "train.parameters": sum(p.numel() for p in model.parameters()),
     }
