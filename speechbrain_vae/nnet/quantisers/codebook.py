@@ -164,13 +164,14 @@ class Codebook(torch.nn.Module):
             return self.updates.new_zeros(())
         x = x.detach()
         sums, counts = sums_by_code(x, indices, len(self.weight))
-        self.counts.lerp_(sum_across(counts), 1 - decay)
+        chosen = sum_across(counts) > 0
+        self.counts.lerp_(counts, 1 - decay)
         if not self.learned:
             self.sums.lerp_(sum_across(sums), 1 - decay)
-            followed = self.counts > torch.finfo(torch.float32).tiny
-            means = self.sums / self.counts.clamp(min=1e-30).unsqueeze(1)
-            means = torch.where(followed.unsqueeze(1), means, self.weight)
-            self.weight.copy_(self._project(means))
+            # A code that nothing chose has the same mean as before, up to rounding
+            # that would carry it away as its count vanishes.
+            means = self._project(self.sums / self.counts.unsqueeze(1))
+            self.weight.copy_(torch.where(chosen.unsqueeze(1), means, self.weight))
         elif self.unit_norm:
             self.weight.copy_(self._project(self.weight))
         return self._revive(x, indices)

@@ -1,0 +1,115 @@
+"""Gumbel-softmax and one-hot straight-through codes."""
+
+import copy
+import math
+
+import pytest
+import torch
+
+from speechbrain_vae.nnet.quantisers.gumbel import GumbelVQ
+
+
+@pytest.mark.parametrize("noise", [True, False])
+def test_evaluation_takes_the_largest_logit(noise):
+    torch.manual_seed(0)
+    quantiser = GumbelVQ(4, 8, noise=noise).eval()
+    x = torch.randn(2, 10, 4)
+    out = quantiser(x)
+    assert torch.equal(out.indices, quantiser.logits(x).argmax(-1, keepdim=True))
+    torch.testing.assert_close(out.latent, quantiser.lookup(out.indices))
+    assert torch.equal(out.features, out.latent)
+
+
+def test_codes_are_sampled_from_the_softmax_of_the_logits():
+    torch.manual_seed(0)
+    quantiser = GumbelVQ(4, 5)
+    x = torch.randn(1, 1, 4)
+    expected = quantiser.logits(x).softmax(-1).flatten()
+    out = quantiser(x.expand(1, 50_000, 4))
+    counts = torch.bincount(out.indices.flatten(), minlength=5) / 50_000
+    torch.testing.assert_close(counts, expected, atol=0.01, rtol=0)
+
+
+def test_the_latent_is_a_code_and_the_features_are_not_sampled():
+    torch.manual_seed(0)
+    quantiser = GumbelVQ(4, 8)
+    x = torch.randn(1, 30, 4)
+    first, second = quantiser(x), quantiser(x)
+    assert not torch.equal(first.indices, second.indices)
+    torch.testing.assert_close(first.latent, quantiser.lookup(first.indices))
+    assert torch.equal(first.features, second.features)
+
+
+def test_the_gradient_is_that_of_the_softmax():
+    torch.manual_seed(0)
+    quantiser = GumbelVQ(4, 8, temperature=(0.7, 0.7), noise=False, diversity=0.0)
+    x = torch.randn(1, 6, 4, requires_grad=True)
+    upstream = torch.randn(1, 6, 4)
+    (quantiser(x).latent * upstream).sum().backward()
+    plain = x.detach().clone().requires_grad_()
+    soft = (quantiser.logits(plain) / 0.7).softmax(-1) @ quantiser.codebook
+    (soft * upstream).sum().backward()
+    torch.testing.assert_close(x.grad, plain.grad)
+
+
+def test_temperature_falls_geometrically_and_is_part_of_the_checkpoint():
+    quantiser = GumbelVQ(4, 8, temperature=(2.0, 0.5), anneal_steps=4)
+    seen = [float(quantiser(torch.randn(1, 9, 4)).stats["temperature"]) for _ in "1234"]
+    assert seen == pytest.approx([2.0, 2**0.5, 1.0, 2**-0.5])
+    resumed = GumbelVQ(4, 8, temperature=(2.0, 0.5), anneal_steps=4)
+    resumed.load_state_dict(quantiser.state_dict())
+    assert float(resumed.current_temperature()) == pytest.approx(0.5)
+    resumed.eval()(torch.randn(1, 9, 4))
+    assert resumed.step == 4
+
+
+def test_diversity_is_zero_for_uniform_codes_and_log_k_for_one_code():
+    quantiser = GumbelVQ(4, 8, diversity=2.0)
+    torch.nn.init.zeros_(quantiser.logits.weight)
+    torch.nn.init.zeros_(quantiser.logits.bias)
+    x = torch.randn(1, 20, 4)
+    assert float(quantiser(x).loss.detach()) == pytest.approx(0, abs=1e-5)
+    with torch.no_grad():
+        quantiser.logits.bias[3] = 100.0
+    loss = float(quantiser(x).loss.detach())
+    assert loss == pytest.approx(2 * math.log(8), rel=1e-5)
+
+
+def test_padding_changes_neither_loss_nor_gradient():
+    torch.manual_seed(0)
+    alone = GumbelVQ(4, 8, noise=False)
+    padded = copy.deepcopy(alone)
+    x = torch.randn(1, 60, 4)
+    out = alone(x)
+    other = padded(torch.cat([x, torch.full((1, 20, 4), 1e3)], 1), torch.tensor([0.75]))
+    for result in (out, other):
+        (result.loss + result.latent.square().sum()).backward()
+    assert out.loss == other.loss
+    for p, q in zip(alone.parameters(), padded.parameters(), strict=True):
+        torch.testing.assert_close(p.grad, q.grad)
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_one_or_two_codes_and_empty_batches_are_finite(size):
+    quantiser = GumbelVQ(4, size)
+    assert torch.isfinite(quantiser(torch.randn(1, 20, 4)).loss)
+    assert quantiser(torch.randn(1, 20, 4), torch.zeros(1)).loss == 0
+
+
+def test_nan_names_the_module():
+    with pytest.raises(ValueError, match=r"GumbelVQ\(dim=4"):
+        GumbelVQ(4, 8)(torch.full((1, 2, 4), float("nan")))
+
+
+@pytest.mark.parametrize(
+    "options, named",
+    [
+        ({"temperature": (0.5, 2.0)}, "temperature"),
+        ({"temperature": (1.0, 0.0)}, "temperature"),
+        ({"anneal_steps": 0}, "anneal_steps"),
+        ({"diversity": -1}, "diversity"),
+    ],
+)
+def test_wrong_options_are_named(options, named):
+    with pytest.raises(ValueError, match=named):
+        GumbelVQ(4, 8, **options)
