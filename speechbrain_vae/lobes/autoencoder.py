@@ -1,6 +1,6 @@
 """The autoencoder: encoder, bottleneck, decoder, likelihood and target."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -17,7 +17,8 @@ class AutoencoderOutput:
     Arguments
     ---------
     loss : torch.Tensor
-        Scalar, in nats per target frame: reconstruction plus the bottleneck's loss.
+        Scalar, in nats per target frame: reconstruction plus the bottleneck's loss,
+        in training also the penalties.
     reconstruction_loss : torch.Tensor
         Scalar: negative log-likelihood in nats per target frame.
     frames : torch.Tensor
@@ -27,6 +28,8 @@ class AutoencoderOutput:
     squared_error : torch.Tensor
         Mean squared error of the predicted mean, per bin, detached.
     bottleneck : BottleneckOutput
+    penalties : dict
+        Detached scalars by name of the penalty's class; empty in evaluation.
     """
 
     loss: torch.Tensor
@@ -35,6 +38,7 @@ class AutoencoderOutput:
     latent_frames: torch.Tensor
     squared_error: torch.Tensor
     bottleneck: BottleneckOutput
+    penalties: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
 class Autoencoder(torch.nn.Module):
@@ -52,6 +56,8 @@ class Autoencoder(torch.nn.Module):
         See :mod:`speechbrain_vae.nnet.likelihoods`.
     target : torch.nn.Module, optional
         See :mod:`speechbrain_vae.lobes.targets`; the input itself by default.
+    penalties : list of torch.nn.Module
+        See :mod:`speechbrain_vae.lobes.penalties`; terms of the training loss alone.
 
     Example
     -------
@@ -70,7 +76,9 @@ class Autoencoder(torch.nn.Module):
     (151, 76)
     """
 
-    def __init__(self, encoder, bottleneck, decoder, likelihood, target=None):
+    def __init__(
+        self, encoder, bottleneck, decoder, likelihood, target=None, penalties=()
+    ):
         super().__init__()
         if decoder.stride != encoder.stride:
             raise ValueError(
@@ -87,6 +95,7 @@ class Autoencoder(torch.nn.Module):
         self.decoder = decoder
         self.likelihood = likelihood
         self.target = target or Reconstruction()
+        self.penalties = torch.nn.ModuleList(penalties)
 
     @property
     def latent_size(self):
@@ -113,19 +122,29 @@ class Autoencoder(torch.nn.Module):
         AutoencoderOutput
         """
         inputs, target, mask = self.target(feats, lengths)
+        penalised = bool(self.training and torch.is_grad_enabled() and self.penalties)
+        if penalised and not inputs.requires_grad:
+            inputs = inputs.detach().requires_grad_()
         code, code_lengths = self.encode(inputs, lengths)
         prediction = self.decoder(code.latent, code_lengths, feats.shape[1])
         frames = mask.sum().clamp(min=1)
         latent_frames = length_mask(code.latent, code_lengths).sum()
         nll = (self.likelihood(prediction, target) * mask).sum() / frames
         mean = self.likelihood.mean(prediction).detach().float()
+        loss = nll + code.loss * (latent_frames / frames)
+        penalties = {}
+        for penalty in self.penalties if penalised else ():
+            value = penalty(self, inputs, lengths, code)
+            loss = loss + value
+            penalties[type(penalty).__name__] = value.detach()
         return AutoencoderOutput(
-            loss=nll + code.loss * (latent_frames / frames),
+            loss=loss,
             reconstruction_loss=nll,
             frames=frames,
             latent_frames=latent_frames,
             squared_error=mean_error(mean, target, mask),
             bottleneck=code,
+            penalties=penalties,
         )
 
     def encode(self, feats, lengths=None):

@@ -7,7 +7,7 @@ from speechbrain_vae.nnet.lengths import length_mask
 
 
 class DeterministicBottleneck(torch.nn.Module):
-    """A linear map, or nothing at all.
+    """A linear map and an activation, or nothing at all.
 
     Arguments
     ---------
@@ -16,6 +16,8 @@ class DeterministicBottleneck(torch.nn.Module):
     latent_size : int, optional
         Size D of the latent; without it the encoder's output is the latent, as in
         predictive coding.
+    activation : type
+        Class of the activation of the latent; none by default.
 
     Example
     -------
@@ -24,7 +26,7 @@ class DeterministicBottleneck(torch.nn.Module):
     (torch.Size([2, 10, 16]), 0.0)
     """
 
-    def __init__(self, input_size, latent_size=None):
+    def __init__(self, input_size, latent_size=None, activation=torch.nn.Identity):
         super().__init__()
         self.latent_size = latent_size or input_size
         self.linear = (
@@ -32,9 +34,35 @@ class DeterministicBottleneck(torch.nn.Module):
             if latent_size
             else torch.nn.Identity()
         )
+        self.activation = activation()
 
     def forward(self, x, lengths=None):
         """See :class:`~speechbrain_vae.nnet.bottleneck_output.BottleneckOutput`."""
         # x: [B, T, H]
-        latent = self.linear(x) * length_mask(x, lengths).unsqueeze(-1)
+        mask = length_mask(x, lengths).unsqueeze(-1)
+        latent = self.activation(self.linear(x)) * mask
         return BottleneckOutput(latent, latent, None, latent.new_zeros(()))
+
+    @torch.no_grad()
+    def start_linear(self, analysis, logvar):
+        """Start as the principal components of the first features of the encoder.
+
+        Arguments
+        ---------
+        analysis : torch.Tensor
+            Shape [D, W]: the posterior mean of probabilistic PCA from the first W
+            channels of the input.
+        logvar : torch.Tensor
+            Its posterior log-variance, shape [D].
+        """
+        linear = isinstance(self.linear, torch.nn.Linear)
+        if not (linear and isinstance(self.activation, torch.nn.Identity)):
+            raise ValueError(
+                "a linear start needs a bottleneck with a latent_size and without an "
+                "activation; set linear_start: False"
+            )
+        # The mean of a noisy latent is shrunk; without noise that is only an error.
+        shrinkage = (1 - torch.exp(logvar)).clamp(min=1e-6)
+        self.linear.weight.zero_()
+        self.linear.bias.zero_()
+        self.linear.weight[:, : analysis.shape[1]] = analysis / shrinkage[:, None]
