@@ -4,8 +4,8 @@ step in the data?
     python benchmarks/quantiser_order.py --data_folder ../shared/data/speechocean762
 
 80 log-Mel bands at 10 ms, normalised per utterance, of 10 speakers spread evenly over
-those that are not test speakers; the last fifth of each speaker's utterances is held out. Means
-over seeds. Prints a Markdown table; --output also writes the rows as JSON.
+those that are not test speakers; the last fifth of each speaker's utterances is held
+out. Means over seeds. Prints a Markdown table; --output also writes the rows as JSON.
 
 - mse: to the nearest code, per band; ratio: over that of k-means
 - curve: to the nearest point of the curve
@@ -17,6 +17,7 @@ over seeds. Prints a Markdown table; --output also writes the rows as JSON.
 
 import argparse
 import json
+import re
 import time
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from frames import load_frames
 from sklearn.cluster import KMeans
 
 from speechbrain_vae.nnet.quantisers import SFDiVeQ, SpaceFillingVQ
-from speechbrain_vae.nnet.quantisers.curve import project
+from speechbrain_vae.nnet.quantisers.curve import project, untangle
 from speechbrain_vae.nnet.quantisers.line_som import line_som
 from speechbrain_vae.nnet.quantisers.nearest import score_blocks
 from speechbrain_vae.nnet.quantisers.space_filling import mean_jump
@@ -107,28 +108,14 @@ def kmeans_codes(x, size, seed):
 
 def tour(codes):
     """Codes in the order of a short open tour: nearest neighbour, then 2-opt."""
-    distance = torch.cdist(codes.double(), codes.double())
+    distance = torch.cdist(codes, codes).tolist()
     left = set(range(1, len(codes)))
     path = [0]
     while left:
-        path.append(min(left, key=distance[path[-1]].tolist().__getitem__))
+        path.append(min(left, key=distance[path[-1]].__getitem__))
         left.remove(path[-1])
-    path = torch.tensor(path)
-    # An extra city at distance 0 from all makes the ends free.
-    distance = torch.nn.functional.pad(distance, (0, 1, 0, 1))
-    path = torch.cat([path, torch.tensor([len(codes)])])
-    for _ in range(20 * len(codes)):
-        after = path.roll(-1)
-        edges = distance[path, after]
-        gain = edges[:, None] + edges
-        gain -= distance[path][:, path] + distance[after][:, after]
-        value, flat = gain.triu(1).flatten().max(0)
-        if value < 1e-9:
-            break
-        i, j = divmod(int(flat), len(path))
-        path[i + 1 : j + 1] = path[i + 1 : j + 1].flip(0)
-    end = int((path == len(codes)).nonzero())
-    return codes[path.roll(-end - 1)[:-1]]
+    codes = codes[path]
+    return codes[untangle(codes, moves=20 * len(codes))]
 
 
 def train_curve(quantiser, x, steps, batch, rate, seed):
@@ -222,8 +209,8 @@ def order_rows(splits, size=256, seeds=3, only=None, quick=False):
     seeds : int
         Seeds of the methods that have one.
     only : str, optional
-        Leave out the methods whose name does not contain this, k-means
-        excepted.
+        Leave out the methods whose name does not match this regular
+        expression, k-means excepted.
     quick : bool
         A tenth of the training, to see that it runs.
 
@@ -235,7 +222,7 @@ def order_rows(splits, size=256, seeds=3, only=None, quick=False):
     train, held_out = order_split(splits)
     base = []
     for name, fit in methods(size, quick).items():
-        if only and only not in name and name != "k-means":
+        if only and not re.search(only, name) and name != "k-means":
             continue
         results, seconds = [], []
         for seed in range(1 if name in DETERMINISTIC else seeds):
@@ -276,7 +263,7 @@ def main():
     parser.add_argument("--data_folder", help="root of speechocean762")
     parser.add_argument("--size", type=int, default=256, help="codes")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--only", help="methods whose name contains this")
+    parser.add_argument("--only", help="regular expression of method names")
     parser.add_argument("--quick", action="store_true", help="a tenth of the training")
     parser.add_argument("--output", type=Path, help="JSON file for the rows")
     arguments = parser.parse_args()

@@ -207,3 +207,60 @@ def insert_corners(corners, load, number):
     position = torch.cat([torch.arange(n) / n for n in pieces])
     inner = points_at(corners, segment, position.to(corners))
     return torch.cat([inner, corners[-1:]])
+
+
+def untangle(corners, moves=None):
+    """Reverse stretches of the curve as long as that shortens it (2-opt, Croes 1958).
+
+    A curve in the plane that crosses itself can always be shortened so.
+
+    Arguments
+    ---------
+    corners : torch.Tensor
+        Corners, shape [K, D].
+    moves : int, optional
+        Most reversals to make, best first. Each costs a K x K search; by default as
+        many as keep that cheap, from 256 for K up to 256 down to 1 for K = 4096.
+
+    Returns
+    -------
+    torch.Tensor
+        Positions of the corners in their new order, long, shape [K].
+
+    Example
+    -------
+    >>> corners = torch.tensor([[0.0, 0], [1, 1], [1, 0], [0, 1]])
+    >>> untangle(corners)
+    tensor([0, 2, 1, 3])
+    """
+    # corners [K, D]
+    corners = corners.detach().float()
+    size = len(corners)
+    order = torch.arange(size, device=corners.device)
+    threshold = 1e-4 * (corners[1:] - corners[:-1]).norm(dim=1).mean()
+    rows = max(1, 2**18 // size)
+    if moves is None:
+        moves = min(256, max(1, 2**24 // size**2))
+    for _ in range(moves):
+        path = corners[order]
+        # An edge at either end goes nowhere and is as long as nothing.
+        edges = torch.nn.functional.pad((path[1:] - path[:-1]).norm(dim=1), (1, 1))
+        best, where = threshold, None
+        for first in range(0, size, rows):
+            last = min(first + rows, size)
+            # Reversing corners i ... j joins i - 1 with j and i with j + 1.
+            left = torch.cdist(path[max(first - 1, 0) : last - 1], path)
+            if first == 0:
+                left = torch.cat([left.new_zeros(1, size), left])
+            right = torch.cdist(path[first:last], path[1:])
+            right = torch.nn.functional.pad(right, (0, 1))
+            gain = edges[first:last, None] + edges[1:] - left - right
+            gain = gain.triu(first + 1)
+            value, flat = gain.flatten().max(0)
+            if value > best:
+                best, where = value, (first + int(flat) // size, int(flat) % size)
+        if where is None:
+            break
+        i, j = where
+        order[i : j + 1] = order[i : j + 1].flip(0)
+    return order

@@ -2,7 +2,7 @@
 
 import torch
 
-from speechbrain_vae.nnet.quantisers.curve import insert_corners
+from speechbrain_vae.nnet.quantisers.curve import insert_corners, untangle
 from speechbrain_vae.nnet.quantisers.distributed import (
     place_in_global_batch,
     share_from_first,
@@ -13,6 +13,8 @@ from speechbrain_vae.nnet.quantisers.line_som import line_som
 
 # Wide enough to begin in order; training narrows what it may.
 START_WIDTH = 1.0
+# What a frame near an end of its segment says for splitting it.
+ELSEWHERE = 0.3
 
 
 class CurveCodebook(torch.nn.Module):
@@ -24,10 +26,13 @@ class CurveCodebook(torch.nn.Module):
 
     - **Start.** A self-organising map on a line, on the first batch.
     - **Growth.** 4 corners for ``growth_steps`` batches, then 8, 16, ... K (Vali and
-      Bäckström 2023, section 2.2): the segments that serve most frames are split.
+      Bäckström 2023, section 2.2): segments with most frames around their middle are
+      split.
     - **Revival.** Every 100 batches, a corner that was chosen by less than
-      ``revive_below / K`` of the frames is taken out and put in the middle of the
-      busiest segment. The corners between move up by one index: the order stays.
+      ``revive_below / K`` of the frames is taken out and put in the middle of such a
+      segment. The corners between move up by one index: the order stays.
+    - **Untangling.** At every start, growth and revival, stretches of the curve are
+      reversed where that shortens it, which undoes self-crossings.
 
     Arguments
     ---------
@@ -47,7 +52,7 @@ class CurveCodebook(torch.nn.Module):
     >>> x = torch.randn(100, 8)
     >>> for _ in range(3):
     ...     revived = codebook.prepare(x)
-    ...     codebook.count(torch.tensor([0, 1]), torch.tensor([0, 1]))
+    ...     codebook.count(torch.tensor([0, 1]), torch.tensor([0.5, 0.5]))
     ...     print(len(codebook.corners))
     4
     8
@@ -82,7 +87,8 @@ class CurveCodebook(torch.nn.Module):
         self.register_buffer("updates", torch.tensor(0))
         self.register_buffer("since", torch.tensor(0))
         self.register_buffer("started", torch.tensor(False))
-        # How often each corner and each segment was chosen since the last change.
+        # Frames of each corner, and around the middle of each segment, since the last
+        # change.
         self.register_buffer("counts", torch.zeros(2, codebook_size))
 
     @property
@@ -143,22 +149,24 @@ class CurveCodebook(torch.nn.Module):
         self.started.fill_(True)
 
     @torch.no_grad()
-    def count(self, indices, segments):
+    def count(self, segments, position):
         """Note what a batch chose.
 
         Arguments
         ---------
-        indices : torch.Tensor
-            Corner of each frame, shape [N].
         segments : torch.Tensor
-            Segment of each frame, shape [N].
+            Segment of each frame, long, shape [N].
+        position : torch.Tensor
+            Position on it, shape [N].
         """
-        # indices [N], segments [N]
+        # segments [N], position [N]
         size = len(self.weight)
-        chosen = torch.stack(
-            [torch.bincount(values, minlength=size) for values in (indices, segments)]
-        )
-        self.counts += sum_across(chosen.to(self.counts))
+        # A corner in the middle would serve the frames nearer to it than to the ends;
+        # a segment between two clusters has many frames but none of those.
+        load = torch.where((position - 0.5).abs() < 0.25, 1.0, ELSEWHERE)
+        corners = torch.bincount(segments + (position > 0.5), minlength=size)
+        loads = torch.bincount(segments, weights=load, minlength=size)
+        self.counts += sum_across(torch.stack([corners, loads]).to(self.counts))
         self.updates += 1
         self.since += 1
 
@@ -166,21 +174,21 @@ class CurveCodebook(torch.nn.Module):
         corners = self.counts[0, :stage]
         kept = corners >= self.revive_below * corners.mean()
         revived = stage - int(kept.sum())
+        placed = self.weight[:stage]
         if revived and stage - revived >= 2:
             # The segment before a corner that goes joins the one after it.
             owner = (kept.cumsum(0) - 1)[:-1].clamp(min=0)
             owner = owner.clamp(max=stage - revived - 2)
             load = corners.new_zeros(stage - revived - 1)
             load.index_add_(0, owner, self.counts[1, : stage - 1])
-            self._place(insert_corners(self.weight[:stage][kept], load, revived))
+            placed = insert_corners(placed[kept], load, revived)
         else:
             revived = 0
-        self.counts.zero_()
-        self.since.zero_()
+        self._place(placed)
         return revived
 
     def _place(self, corners):
-        self.weight.data[: len(corners)] = corners
+        self.weight.data[: len(corners)] = corners[untangle(corners)]
         self.counts.zero_()
         self.since.zero_()
 

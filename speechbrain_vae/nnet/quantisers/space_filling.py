@@ -184,7 +184,7 @@ class SpaceFillingVQ(Quantiser):
         loss = CurveLoss.apply(
             corners, x.detach(), dithered, dither, segment, position, self.tension
         )
-        self.codebook.count(indices, segment)
+        self.codebook.count(segment, position)
         return latent, features, indices.unsqueeze(1), loss, stats
 
     def lookup(self, indices):
