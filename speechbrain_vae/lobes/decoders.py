@@ -18,8 +18,8 @@ class ConvDecoder(torch.nn.Module):
     ---------
     input_size : int
         Size D of a latent frame.
-    output_size : int
-        Numbers for one output frame: ``prediction_size`` of the likelihood.
+    output_size : int or torch.nn.Module
+        Numbers for one output frame, or the likelihood that they are for.
     channels : int
         Channels of the blocks.
     blocks : int
@@ -55,6 +55,7 @@ class ConvDecoder(torch.nn.Module):
         super().__init__()
         width = stem_kernel_size or stride + 2
         check_stem(width, stride)
+        output_size = getattr(output_size, "prediction_size", output_size)
         self.stride = stride
         self.output_size = output_size
         self.padding = (width - stride) // 2
@@ -124,8 +125,8 @@ class RecurrentDecoder(torch.nn.Module):
     ---------
     input_size : int
         Size D of a latent frame.
-    output_size : int
-        Numbers for one output frame: ``prediction_size`` of the likelihood.
+    output_size : int or torch.nn.Module
+        Numbers for one output frame, or the likelihood that they are for.
     hidden_size : int
         Size of a layer, of each direction.
     num_layers : int
@@ -155,6 +156,7 @@ class RecurrentDecoder(torch.nn.Module):
         cell=torch.nn.GRU,
     ):
         super().__init__()
+        output_size = getattr(output_size, "prediction_size", output_size)
         self.stride = stride
         self.output_size = output_size
         width = hidden_size * (2 if bidirectional else 1)

@@ -90,6 +90,26 @@ def test_three_kills_end_with_the_weights_of_an_undisturbed_run(tmp_path):
         assert torch.equal(expected[name], resumed[name]), name
 
 
+def test_other_choices_of_the_yaml_train_from_the_command_line(tmp_path):
+    corpus = noise_corpus(tmp_path / "corpus", speakers=4, utterances=3)
+    report = train(
+        "vae.yaml",
+        tmp_path,
+        corpus,
+        *TINY,
+        *("--normalisation", "global", "--stride", 1, "--variance", "predicted"),
+        *("--prior", "learned", "--free_bits", 0.01, "--warmup_steps", 5),
+        *("--corpus_options", "{speaker: none, valid_fraction: 0.2}"),
+        *("--precision", "bf16", "--grad_accumulation_factor", 2),
+        *("--number_of_epochs", 1),
+    )
+    assert report["frame_shift"] == 0.01
+    assert report["train"]["speakers"] == 1
+    wavs = torch.randn(2, 8000) / 10
+    features = FeatureEncoder.from_hparams(report["export"]).encode_batch(wavs)
+    assert features.shape == (2, 51, 8) and features.isfinite().all()
+
+
 def test_a_folder_of_bad_files_is_trained_on_and_they_are_named(tmp_path):
     corpus = noise_corpus(tmp_path / "corpus", speakers=4, utterances=2)
     bad = corpus / "s0"

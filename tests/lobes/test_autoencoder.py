@@ -72,7 +72,7 @@ def vae(pair="conv 20 ms", target="reconstruction", variance="bin", **bottleneck
         Autoencoder(
             encoder,
             GaussianBottleneck(encoder.output_size, D, **bottleneck),
-            decoder(likelihood.prediction_size),
+            decoder(likelihood),
             likelihood,
             TARGETS[target](),
         )
