@@ -111,10 +111,10 @@ class SFDiVeQ(SpaceFillingVQ):
         self.noise_variance = _check(noise_variance)
 
     def _error(self, x, corners, segment, position):
-        error = 0
+        errors = []
         for index, share in ((segment, 1 - position), (segment + 1, position)):
             codes = corners.detach().index_select(0, index)
             direction = noisy_directions(x, codes, self.noise_variance)
             direction.mul_(share.unsqueeze(1))
-            error = error + ErrorAlong.apply(x, corners, index, None, direction)
-        return error
+            errors.append(ErrorAlong.apply(x, corners, index, None, direction))
+        return errors[0].add_(errors[1])

@@ -142,7 +142,7 @@ class NSVQ(Quantiser):
         # A copy for the backward pass: the update may replace codes in place.
         weight = self.codebook.weight.clone()
         direction = self._directions(x, codes)
-        latent = x + ErrorAlong.apply(x, weight, indices, None, direction)
+        latent = ErrorAlong.apply(x, weight, indices, None, direction).add_(x)
         stats["revived_codes"] = self.codebook.update(x, indices)
         return latent, codes, indices.unsqueeze(1), x.new_zeros(()), stats
 

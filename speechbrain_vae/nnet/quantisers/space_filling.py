@@ -180,7 +180,7 @@ class SpaceFillingVQ(Quantiser):
         # The ends keep to CurveLoss: the length of dithered errors draws them inwards.
         ends = corners.detach()
         held = torch.cat([ends[:1], corners[1:-1], ends[-1:]])
-        latent = x + self._error(x, held, dithered, dither)
+        latent = self._error(x, held, dithered, dither).add_(x)
         loss = CurveLoss.apply(
             corners, x.detach(), dithered, dither, segment, position, self.tension
         )
