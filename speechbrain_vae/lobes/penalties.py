@@ -164,7 +164,7 @@ class WeightPenalty(torch.nn.Module):
     -------
     >>> layer = torch.nn.Linear(2, 3)
     >>> _ = torch.nn.init.constant_(layer.weight, 2.0)
-    >>> float(WeightPenalty(l1=1.0, l2=0.5)(layer, None, None, None))
+    >>> WeightPenalty(l1=1.0, l2=0.5)(layer, None, None, None).item()
     24.0
     """
 

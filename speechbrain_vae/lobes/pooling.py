@@ -94,8 +94,8 @@ class UnpoolingDecoder(torch.nn.Module):
     ---------
     input_size : int
         Size D of a latent frame.
-    output_size : int
-        Numbers for one output frame: ``prediction_size`` of the likelihood.
+    output_size : int or torch.nn.Module
+        Numbers for one output frame, or the likelihood that they are for.
     channels : int
         Channels of the blocks.
     blocks : int
@@ -135,6 +135,7 @@ class UnpoolingDecoder(torch.nn.Module):
         super().__init__()
         width = stem_kernel_size or 2 * stride + 1
         check_options(stride, width, "unpooling", unpooling, UNPOOLINGS)
+        output_size = getattr(output_size, "prediction_size", output_size)
         self.stride = stride
         self.output_size = output_size
         self.unpooling = unpooling
