@@ -72,6 +72,12 @@ def test_pooling_is_that_of_torch_on_whole_windows(pooling):
     torch.testing.assert_close(encoder.pool(h, mask), expected)
 
 
+def test_an_average_is_that_of_the_frames_there_are():
+    encoder = PoolingEncoder(F, H, stride=3, pooling="average")
+    pooled = encoder.pool(torch.ones(1, 4, H), torch.ones(1, 4, dtype=torch.bool))
+    torch.testing.assert_close(pooled, torch.ones(1, 2, H))
+
+
 def test_the_decoder_needs_the_latent_alone():
     model = autoencoder("max", "nearest", 2)
     first, second = torch.randn(1, 10, F), torch.randn(1, 10, F)
