@@ -115,7 +115,7 @@ def tour(codes):
         path.append(min(left, key=distance[path[-1]].__getitem__))
         left.remove(path[-1])
     codes = codes[path]
-    return codes[untangle(codes, moves=20 * len(codes))]
+    return codes[untangle(codes, moves=20 * len(codes), reach=len(codes))]
 
 
 def train_curve(quantiser, x, steps, batch, rate, seed):
