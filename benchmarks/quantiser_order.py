@@ -161,7 +161,7 @@ def diveq_reference(x, size, steps, batch, rate, seed):
 
 def methods(size, quick=False):
     """Name to a function from frames and a seed to codes."""
-    steps = 300 if quick else 4000
+    steps = 300 if quick else 2000
     run = {"steps": steps, "batch": 4096, "rate": 1e-2}
 
     def curve(tension, growth_steps=0, cls=SpaceFillingVQ):
