@@ -1,15 +1,16 @@
-"""Categorical codes chosen by learned logits."""
+"""Categorical codes, sampled by their distance."""
 
 import math
 
 import torch
 
 from speechbrain_vae.nnet.quantisers.base import Quantiser
+from speechbrain_vae.nnet.quantisers.codebook import Codebook
 from speechbrain_vae.nnet.quantisers.vector import codes_or_zero
 
 
 class GumbelVQ(Quantiser):
-    """One code a frame, chosen by logits, with a gradient through their softmax.
+    """One code a frame, sampled by its distance, with a gradient through the softmax.
 
     Gumbel-softmax (Jang, Gu, Poole 2017; Maddison, Mnih, Teh 2017) as vq-wav2vec uses
     it (Baevski et al. 2020): in training a code is *sampled* by adding Gumbel noise to
@@ -17,6 +18,11 @@ class GumbelVQ(Quantiser):
     noise, the code of the largest logit is taken and the gradient passes through the
     softmax (one-hot straight-through; Bengio et al. 2013). Evaluation takes the
     largest logit.
+
+    The logits are ``-precision * |x - c|^2`` with a learned precision (Takida et al.
+    2022), so that codes start by k-means and unused ones are revived as those of
+    :class:`~speechbrain_vae.nnet.quantisers.vector.VectorQuantizer`, and the code of
+    the largest logit is the nearest.
 
     The loss is ``diversity * (log K - H(p))``, with H the entropy in nats of the code
     probabilities averaged over the valid frames: zero where all codes are used alike.
@@ -36,13 +42,17 @@ class GumbelVQ(Quantiser):
         Whether codes are sampled in training.
     diversity : float
         Weight of the entropy term.
+    revive_below : float
+        A code is dead below this multiple of the mean share 1/K; 0 never revives.
+    seed : int
+        Seed of the k-means start and of the revival.
 
     Example
     -------
     >>> quantiser = GumbelVQ(dim=8, codebook_size=16)
     >>> out = quantiser(torch.randn(4, 50, 8), torch.tensor([1.0, 1.0, 0.5, 0.5]))
-    >>> out.latent.shape, out.indices.shape, sorted(out.stats)
-    (torch.Size([4, 50, 8]), torch.Size([4, 50, 1]), ['perplexity', 'temperature'])
+    >>> out.latent.shape, out.indices.shape, float(out.stats["temperature"])
+    (torch.Size([4, 50, 8]), torch.Size([4, 50, 1]), 2.0)
     """
 
     def __init__(
@@ -53,6 +63,8 @@ class GumbelVQ(Quantiser):
         anneal_steps=10_000,
         noise=True,
         diversity=1.0,
+        revive_below=0.1,
+        seed=0,
     ):
         super().__init__(dim, codebook_size)
         first, last = temperature
@@ -69,8 +81,10 @@ class GumbelVQ(Quantiser):
         self.anneal_steps = anneal_steps
         self.noise = noise
         self.diversity = diversity
-        self.logits = torch.nn.Linear(dim, codebook_size)
-        self.codebook = torch.nn.Parameter(torch.randn(codebook_size, dim))
+        self.log_precision = torch.nn.Parameter(torch.zeros(()))
+        self.codebook = Codebook(
+            dim, codebook_size, learned=True, revive_below=revive_below, seed=seed
+        )
         self.register_buffer("step", torch.tensor(0))
 
     def current_temperature(self):
@@ -79,10 +93,19 @@ class GumbelVQ(Quantiser):
         done = (self.step / self.anneal_steps).clamp(max=1.0)
         return first * (last / first) ** done
 
+    def logits(self, x, codes):
+        """Logits [N, K] of frames [N, D] for codes [K, D], up to a constant a frame."""
+        closeness = 2 * x @ codes.T - codes.square().sum(1)
+        return self.log_precision.exp() * closeness
+
     def quantise(self, x):
         """See :meth:`Quantiser.quantise`."""
         # x [N, D]
-        logits = self.logits(x)
+        if self.training:
+            self.codebook.start(x)
+        # A copy: reviving a code must not change what the gradient is taken of.
+        codes = self.codebook.weight.clone()
+        logits = self.logits(x, codes)
         probabilities = logits.softmax(1)
         temperature = self.current_temperature()
         stats = {"temperature": temperature}
@@ -95,16 +118,18 @@ class GumbelVQ(Quantiser):
         indices = logits.detach().argmax(1)
         hard = torch.nn.functional.one_hot(indices, self.codebook_size).to(x.dtype)
         soft = (logits / temperature).softmax(1)
-        latent = (hard + soft - soft.detach()) @ self.codebook
+        latent = (hard + soft - soft.detach()) @ codes
         features = latent
-        if self.training and self.noise:
-            features = self.codebook[probabilities.detach().argmax(1)]
+        if self.training:
+            nearest = probabilities.detach().argmax(1)
+            features = codes[nearest]
+            stats["revived_codes"] = self.codebook.update(x, nearest)
         loss = self.diversity * (math.log(self.codebook_size) - _entropy(probabilities))
         return latent, features, indices.unsqueeze(1), loss, stats
 
     def lookup(self, indices):
         """See :meth:`Quantiser.lookup`."""
-        return codes_or_zero(self.codebook, indices.squeeze(-1))
+        return codes_or_zero(self.codebook.weight, indices.squeeze(-1))
 
 
 def _entropy(probabilities):

@@ -9,22 +9,35 @@ import torch
 from speechbrain_vae.nnet.quantisers.gumbel import GumbelVQ
 
 
+def started(*sizes, **options):
+    """A quantiser whose codes stay where they are until an optimiser moves them."""
+    quantiser = GumbelVQ(*sizes, revive_below=0.0, **options)
+    quantiser.codebook.started.fill_(True)
+    return quantiser
+
+
+def logits(quantiser, x):
+    """The logits of its own codes, from the distances."""
+    squared = torch.cdist(x, quantiser.codebook.weight.unsqueeze(0)).square()
+    return -quantiser.log_precision.exp() * squared
+
+
 @pytest.mark.parametrize("noise", [True, False])
 def test_evaluation_takes_the_largest_logit(noise):
     torch.manual_seed(0)
-    quantiser = GumbelVQ(4, 8, noise=noise).eval()
+    quantiser = started(4, 8, noise=noise).eval()
     x = torch.randn(2, 10, 4)
     out = quantiser(x)
-    assert torch.equal(out.indices, quantiser.logits(x).argmax(-1, keepdim=True))
+    assert torch.equal(out.indices, logits(quantiser, x).argmax(-1, keepdim=True))
     torch.testing.assert_close(out.latent, quantiser.lookup(out.indices))
     assert torch.equal(out.features, out.latent)
 
 
 def test_codes_are_sampled_from_the_softmax_of_the_logits():
     torch.manual_seed(0)
-    quantiser = GumbelVQ(4, 5)
+    quantiser = started(4, 5)
     x = torch.randn(1, 1, 4)
-    expected = quantiser.logits(x).softmax(-1).flatten()
+    expected = logits(quantiser, x).softmax(-1).flatten().detach()
     out = quantiser(x.expand(1, 50_000, 4))
     counts = torch.bincount(out.indices.flatten(), minlength=5) / 50_000
     torch.testing.assert_close(counts, expected, atol=0.01, rtol=0)
@@ -32,7 +45,7 @@ def test_codes_are_sampled_from_the_softmax_of_the_logits():
 
 def test_the_latent_is_a_code_and_the_features_are_not_sampled():
     torch.manual_seed(0)
-    quantiser = GumbelVQ(4, 8)
+    quantiser = started(4, 8)
     x = torch.randn(1, 30, 4)
     first, second = quantiser(x), quantiser(x)
     assert not torch.equal(first.indices, second.indices)
@@ -42,12 +55,13 @@ def test_the_latent_is_a_code_and_the_features_are_not_sampled():
 
 def test_the_gradient_is_that_of_the_softmax():
     torch.manual_seed(0)
-    quantiser = GumbelVQ(4, 8, temperature=(0.7, 0.7), noise=False, diversity=0.0)
+    quantiser = started(4, 8, temperature=(0.7, 0.7), noise=False, diversity=0.0)
     x = torch.randn(1, 6, 4, requires_grad=True)
     upstream = torch.randn(1, 6, 4)
     (quantiser(x).latent * upstream).sum().backward()
     plain = x.detach().clone().requires_grad_()
-    soft = (quantiser.logits(plain) / 0.7).softmax(-1) @ quantiser.codebook
+    codes = quantiser.codebook.weight.detach()
+    soft = (logits(quantiser, plain) / 0.7).softmax(-1) @ codes
     (soft * upstream).sum().backward()
     torch.testing.assert_close(x.grad, plain.grad)
 
@@ -64,20 +78,34 @@ def test_temperature_falls_geometrically_and_is_part_of_the_checkpoint():
 
 
 def test_diversity_is_zero_for_uniform_codes_and_log_k_for_one_code():
-    quantiser = GumbelVQ(4, 8, diversity=2.0)
-    torch.nn.init.zeros_(quantiser.logits.weight)
-    torch.nn.init.zeros_(quantiser.logits.bias)
+    quantiser = started(4, 8, diversity=2.0)
+    torch.nn.init.zeros_(quantiser.codebook.weight)
     x = torch.randn(1, 20, 4)
-    assert float(quantiser(x).loss.detach()) == pytest.approx(0, abs=1e-5)
+    assert quantiser(x).loss.item() == pytest.approx(0, abs=1e-5)
     with torch.no_grad():
-        quantiser.logits.bias[3] = 100.0
-    loss = float(quantiser(x).loss.detach())
-    assert loss == pytest.approx(2 * math.log(8), rel=1e-5)
+        quantiser.codebook.weight[torch.arange(8) != 3] = 100.0
+    assert quantiser(x).loss.item() == pytest.approx(2 * math.log(8), rel=1e-5)
+
+
+def test_codes_start_by_kmeans_and_unused_ones_are_revived():
+    torch.manual_seed(0)
+    quantiser = GumbelVQ(2, 8)
+    x = torch.randn(1, 4000, 2) * 0.1 + torch.randint(-3, 4, (1, 4000, 2)) * 3
+    for _ in range(20):
+        quantiser(x)
+    assert len(quantiser.eval()(x).indices.unique()) == 8
+    with torch.no_grad():
+        quantiser.codebook.weight[:4] = 1e3
+    quantiser.train()
+    for _ in range(300):
+        out = quantiser(x)
+    assert len(quantiser.eval()(x).indices.unique()) == 8
+    assert out.stats["revived_codes"] >= 0
 
 
 def test_padding_changes_neither_loss_nor_gradient():
     torch.manual_seed(0)
-    alone = GumbelVQ(4, 8, noise=False)
+    alone = started(4, 8, noise=False)
     padded = copy.deepcopy(alone)
     x = torch.randn(1, 60, 4)
     out = alone(x)
