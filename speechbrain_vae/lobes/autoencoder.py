@@ -199,6 +199,11 @@ class Autoencoder(torch.nn.Module):
                     f"linear_start is not defined for {type(part).__name__}; "
                     "set linear_start: False"
                 )
+        if self.latent_size >= ppca.values.numel():
+            raise ValueError(
+                f"a linear start needs a latent_size below {ppca.values.numel()} "
+                f"(stride * n_mels); got {self.latent_size}; set linear_start: False"
+            )
         analysis, logvar, synthesis, noise = ppca.linear_vae(self.latent_size)
         self.encoder.start_linear()
         self.bottleneck.start_linear(analysis, logvar)

@@ -69,8 +69,14 @@ class FrozenEncoder(torch.nn.Module):
         if representation == "layers":
             with torch.no_grad():
                 probe = torch.zeros(1, self.autoencoder.stride, self.features.size)
-                layers = len(self.autoencoder.encoder.layers(probe))
-            self.weights = torch.nn.Parameter(torch.zeros(layers))
+                layers = self.autoencoder.encoder.layers(probe)
+            sizes = sorted({layer.shape[-1] for layer in layers})
+            if len(sizes) > 1:
+                raise ValueError(
+                    f"the layers of {source} have sizes {sizes} and cannot be weighted; "
+                    'choose representation="encoder" or "features"'
+                )
+            self.weights = torch.nn.Parameter(torch.zeros(len(layers)))
         if representation == "tokens" and self.tokenless():
             raise ValueError(
                 f"{source} is a continuous model and has no tokens; choose a "

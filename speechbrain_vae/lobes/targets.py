@@ -54,6 +54,8 @@ class Denoising(torch.nn.Module):
         """Encoder input [B, T, F], target [B, T, F] and its mask [B, T]."""
         inputs = feats
         if self.training:
+            # Some corruptions, SpeechBrain's SpectrogramDrop among them, work in place.
+            inputs = feats.clone()
             for corruption in self.corruptions:
                 inputs = corruption(inputs)
         return inputs, feats, length_mask(feats, lengths)

@@ -246,3 +246,24 @@ def test_a_warm_start_takes_the_encoder_and_the_decoder_of_another_bottleneck():
 def test_a_warm_start_from_other_sizes_names_the_weight_that_does_not_fit():
     with pytest.raises(ValueError, match=r"encoder.*stem.weight is of shape"):
         vae("conv 20 ms").warm_start(vae("conv 10 ms"))
+
+
+def test_a_corruption_that_works_in_place_leaves_the_target_clean():
+    feats = torch.randn(2, 10, F)
+    clean = feats.clone()
+    target = Denoising([torch.nn.Dropout(0.5, inplace=True)])
+    inputs, wanted, _ = target(feats)
+    assert torch.equal(wanted, clean)
+    assert not torch.equal(inputs, clean)
+
+
+def test_an_overcomplete_latent_has_no_linear_start():
+    encoder = ConvEncoder(F, 24, stride=1)
+    model = Autoencoder(
+        encoder,
+        DeterministicBottleneck(24, F),
+        ConvDecoder(F, F, 24, stride=1),
+        GaussianLikelihood(F),
+    )
+    with pytest.raises(ValueError, match="linear_start: False"):
+        model.start_linear(PPCA(1, [torch.randn(30, F)]))
