@@ -73,8 +73,8 @@ class FrozenEncoder(torch.nn.Module):
             sizes = sorted({layer.shape[-1] for layer in layers})
             if len(sizes) > 1:
                 raise ValueError(
-                    f"the layers of {source} have sizes {sizes} and cannot be weighted; "
-                    'choose representation="encoder" or "features"'
+                    f"the layers of {source} have sizes {sizes} and cannot be "
+                    'weighted; choose representation="encoder" or "features"'
                 )
             self.weights = torch.nn.Parameter(torch.zeros(len(layers)))
         if representation == "tokens" and self.tokenless():

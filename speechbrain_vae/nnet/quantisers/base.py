@@ -186,23 +186,28 @@ class StraightThrough(torch.autograd.Function):
         """See the class."""
         # x [N, D], codebook [K, D], indices [N]
         codes = codebook.index_select(0, indices)
-        error = torch.dist(x, codes).square() / max(len(x), 1)
+        # Kept for the backward pass: one tensor and one pass over it, instead of
+        # taking the difference again.
+        difference = x - codes
+        error = torch.linalg.vector_norm(difference).square() / max(len(x), 1)
         learned = ctx.needs_input_grad[1]
         ctx.commitment = commitment
         ctx.codebook_size = len(codebook) if learned else None
-        ctx.save_for_backward(x, codes, indices)
+        if any(ctx.needs_input_grad):
+            ctx.save_for_backward(difference, indices)
         ctx.mark_non_differentiable(error)
         return codes, error * (commitment + float(learned)), error
 
     @staticmethod
     def backward(ctx, grad_codes, grad_loss, _):
         """Gradients of the frames and, where it is learned, of the codebook."""
-        x, codes, indices = ctx.saved_tensors
-        difference = x - codes
-        scale = 2 * grad_loss / max(len(x), 1)
+        difference, indices = ctx.saved_tensors
+        scale = 2 * grad_loss / max(len(difference), 1)
         grad_codebook = None
         if ctx.codebook_size is not None:
-            grad_codebook = x.new_zeros(ctx.codebook_size, x.shape[1])
+            grad_codebook = difference.new_zeros(
+                ctx.codebook_size, difference.shape[1]
+            )
             grad_codebook.index_add_(0, indices, difference).mul_(-scale)
-        grad_x = difference.mul_(scale * ctx.commitment).add_(grad_codes)
+        grad_x = torch.addcmul(grad_codes, difference, scale * ctx.commitment)
         return grad_x, grad_codebook, None, None

@@ -11,7 +11,8 @@ import contextlib
 
 import torch
 
-CPU_BLOCK_BYTES = 4 * 2**20
+# The scores of a block and the codes they are made from stay in the cache.
+CPU_BLOCK_BYTES = 2 * 2**20
 # A GPU needs more rows in a launch to be busy; still half of the 64 MiB that a
 # quantiser may use.
 GPU_BLOCK_BYTES = 32 * 2**20
@@ -65,7 +66,7 @@ def score_blocks(x, codebook, block_bytes=None):
     codebook : torch.Tensor
         Codes, shape [K, D].
     block_bytes : int, optional
-        Size of the buffer of scores; 4 MiB on a CPU, 32 MiB elsewhere.
+        Size of the buffer of scores; 2 MiB on a CPU, 32 MiB elsewhere.
 
     Yields
     ------
