@@ -157,7 +157,9 @@ def count_codes(indices, codebook_size):
     groups = indices.shape[1]
     # Padding goes to one more bin at the end: picking valid entries out would
     # need their number, for which a GPU must be waited for.
-    slots = indices + codebook_size * torch.arange(groups, device=indices.device)
+    slots = indices
+    if groups > 1:
+        slots = slots + codebook_size * torch.arange(groups, device=indices.device)
     slots = torch.where(indices < 0, groups * codebook_size, slots)
     counts = torch.bincount(slots.flatten(), minlength=groups * codebook_size + 1)
     return counts[:-1].view(groups, codebook_size)
