@@ -13,7 +13,7 @@ import torch
 from speechbrain_vae.inference import FeatureEncoder
 from speechbrain_vae.lobes.frozen import FrozenEncoder
 
-from .training import TINY, command, noise_corpus, train, write_noise
+from .training import ENVIRONMENT, TINY, command, noise_corpus, train, write_noise
 
 
 def weights(folder):
@@ -74,6 +74,7 @@ def test_three_kills_end_with_the_weights_of_an_undisturbed_run(tmp_path):
         process = subprocess.Popen(
             command("vae.yaml", killed, corpus, *options),
             cwd=killed,
+            env=ENVIRONMENT,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
