@@ -8,6 +8,9 @@ from hyperpyyaml import load_hyperpyyaml
 
 from speechbrain_vae.export import write_export
 
+# On small tensors threads cost more than they give, most of all on a busy machine.
+torch.set_num_threads(1)
+
 TINY_MODEL = """
 features: !new:speechbrain_vae.lobes.features.LogMel
     normalisation: {normalisation}
