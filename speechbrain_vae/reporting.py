@@ -213,7 +213,9 @@ def model_card(report, command):
     -------
     str
     """
-    rows = "\n".join(f"| `{name}` | {_show(v)} |" for name, v in report.items())
+    # A card is shared; the paths of this machine are nobody's business.
+    shared = {k: v for k, v in report.items() if k not in ("skipped", "export")}
+    rows = "\n".join(f"| `{name}` | {_show(v)} |" for name, v in shared.items())
     return f"""---
 library_name: speechbrain
 tags: [speechbrain, speechbrain-vae, speech, feature-extraction]
