@@ -138,10 +138,45 @@ def nearest_indices(x, codebook):
     """
     # x [N, D], codebook [K, D]
     indices = torch.empty(len(x), dtype=torch.long, device=x.device)
-    smallest = torch.empty(len(x), dtype=torch.float32, device=x.device)
     for rows, _, scores in score_blocks(x, codebook):
-        torch.min(scores, 1, out=(smallest[rows], indices[rows]))
+        indices[rows] = smallest(scores)
     return indices
+
+
+def smallest(scores):
+    """Position of the smallest score of each row.
+
+    As ``scores.argmin(1)``, up to which of equal scores it takes, at a third of the
+    time on a CPU: PyTorch finds a minimum with vector instructions, its position
+    without. So the row is folded, and the position is sought among the minima of the
+    folded columns and then within one column.
+
+    Arguments
+    ---------
+    scores : torch.Tensor
+        Contiguous, shape [N, K].
+
+    Returns
+    -------
+    torch.Tensor
+        Long, shape [N].
+
+    Example
+    -------
+    >>> smallest(torch.tensor([[3.0, 1.0, 2.0], [0.0, 4.0, 5.0]]))
+    tensor([1, 0])
+    """
+    # scores [N, K]
+    frames, codes = scores.shape
+    # Minima over folds are fast only for rows of at least 32 columns.
+    folds = min(32, codes // 32)
+    if folds < 2 or codes % folds or scores.device.type != "cpu":
+        return scores.argmin(1)
+    folded = scores.view(frames, folds, codes // folds)
+    column = folded.amin(1).argmin(1)
+    place = column.view(-1, 1, 1).expand(-1, folds, 1)
+    fold = folded.gather(2, place).squeeze(2).argmin(1)
+    return fold * (codes // folds) + column
 
 
 def nearest(x, codebook):

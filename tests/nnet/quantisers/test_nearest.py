@@ -8,6 +8,7 @@ from speechbrain_vae.nnet.quantisers.nearest import (
     nearest,
     nearest_indices,
     score_blocks,
+    smallest,
 )
 
 
@@ -88,6 +89,13 @@ def test_the_callers_precision_comes_back_after_an_error():
         assert torch.get_float32_matmul_precision() == "high"
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+@pytest.mark.parametrize("size", [1, 31, 64, 100, 1000, 1024, 4096])
+def test_folded_search_for_the_smallest_equals_argmin(size):
+    torch.manual_seed(0)
+    scores = torch.randn(300, size)
+    assert torch.equal(smallest(scores), scores.argmin(1))
 
 
 def test_no_frames_have_no_codes():
