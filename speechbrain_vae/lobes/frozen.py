@@ -1,18 +1,26 @@
 """A pretrained encoder as the front end of any SpeechBrain recipe."""
 
 import torch
+from speechbrain.utils.checkpoints import (
+    mark_as_loader,
+    mark_as_saver,
+    register_checkpoint_hooks,
+)
 
 from speechbrain_vae.export import read_export
 
 REPRESENTATIONS = ("features", "latent", "encoder", "layers", "tokens")
 
 
+@register_checkpoint_hooks
 class FrozenEncoder(torch.nn.Module):
     """Features of a pretrained autoencoder from waveforms.
 
     A drop-in for the self-supervised front end of SpeechBrain's own recipes. It
     loads itself when it is built, stays in evaluation mode when the recipe calls
     ``train()``, and needs no lengths: an utterance ends at its last non-zero sample.
+    Among the ``recoverables`` of a checkpointer it saves what the recipe trains, and
+    nothing that the export holds already.
 
     Arguments
     ---------
@@ -21,15 +29,19 @@ class FrozenEncoder(torch.nn.Module):
     save_path : str, optional
         Where files from the Hub are kept.
     freeze : bool
-        Whether the weights stay as they are. Otherwise they are fine-tuned, by
-        whatever optimiser the recipe gives this module to.
+        Whether the weights stay as they are. Otherwise those that the representation
+        depends on are fine-tuned, by whatever optimiser the recipe gives this module
+        to. The bottleneck stays in evaluation mode: its codes do not move.
     representation : str
         "features": the bottleneck's features; "latent": what the decoder sees (a
         sample, for a VAE); "encoder": the encoder's last layer; "layers": a learned
-        weighting of the encoder's layers (Yang et al. 2021); "tokens": code
-        indices [B, T, G] as numbers.
+        weighting of the encoder's layers (Yang et al. 2021), its logits in
+        ``weights``; "tokens": code indices [B, T, G] as numbers, -1 on padding.
     output_norm : bool
         Whether each frame of the output is layer-normalised.
+    sample_rate : int, optional
+        Sampling rate of the recipe's waveforms, in Hz; another one than the export's
+        is refused.
 
     Example
     -------
@@ -37,6 +49,8 @@ class FrozenEncoder(torch.nn.Module):
     >>> frontend = FrozenEncoder(export)
     >>> frontend(torch.randn(2, 16000), torch.tensor([1.0, 0.5])).shape
     torch.Size([2, 51, 8])
+    >>> frontend.sample_rate, frontend.frame_shift, frontend.output_size
+    (16000, 0.02, 8)
     """
 
     def __init__(
@@ -46,6 +60,7 @@ class FrozenEncoder(torch.nn.Module):
         freeze=True,
         representation="features",
         output_norm=False,
+        sample_rate=None,
     ):
         super().__init__()
         if representation not in REPRESENTATIONS:
@@ -53,7 +68,13 @@ class FrozenEncoder(torch.nn.Module):
                 f"representation must be one of {', '.join(REPRESENTATIONS)}; "
                 f"got {representation!r}"
             )
+        if representation == "tokens" and output_norm:
+            raise ValueError(
+                "output_norm=True would normalise code indices; tokens need "
+                "output_norm=False"
+            )
         export = read_export(source, save_path)
+        self.source = source
         self.features = export.features
         self.autoencoder = export.autoencoder
         self.freeze = freeze
@@ -61,40 +82,25 @@ class FrozenEncoder(torch.nn.Module):
         self.output_norm = output_norm
         self.sample_rate = export.hparams["sample_rate"]
         self.frame_shift = export.hparams["frame_shift"]
-        self.autoencoder.requires_grad_(not freeze)
-        if representation in ("encoder", "layers"):
-            self.output_size = self.autoencoder.encoder.output_size
-        else:
-            self.output_size = self.autoencoder.latent_size
-        if representation == "layers":
-            with torch.no_grad():
-                probe = torch.zeros(1, self.autoencoder.stride, self.features.size)
-                layers = self.autoencoder.encoder.layers(probe)
-            sizes = sorted({layer.shape[-1] for layer in layers})
-            if len(sizes) > 1:
-                raise ValueError(
-                    f"the layers of {source} have sizes {sizes} and cannot be "
-                    'weighted; choose representation="encoder" or "features"'
-                )
-            self.weights = torch.nn.Parameter(torch.zeros(len(layers)))
-        if representation == "tokens" and self.tokenless():
+        if sample_rate not in (None, self.sample_rate):
             raise ValueError(
-                f"{source} is a continuous model and has no tokens; choose a "
-                "representation among features, latent, encoder, layers"
+                f"{source} was trained at {self.sample_rate} Hz and the recipe's "
+                f"sample_rate is {sample_rate} Hz; resample the recordings to "
+                f"{self.sample_rate} Hz, or use an export trained at {sample_rate} Hz"
             )
-
-    def tokenless(self):
-        """Whether the bottleneck is continuous."""
-        with torch.no_grad():
-            probe = torch.zeros(1, self.autoencoder.stride, self.features.size)
-            return self.autoencoder.encode(probe)[0].indices is None
+        self.autoencoder.requires_grad_(not freeze)
+        hidden = self._probe()
+        self.output_size = hidden[-1].shape[-1]
+        if not freeze:
+            self._train_what_counts(hidden)
+        if representation == "layers":
+            self.weights = torch.nn.Parameter(torch.zeros(len(hidden)))
 
     def train(self, mode=True):
-        """Set the mode; frozen modules stay in evaluation mode."""
+        """Set the mode; what is frozen stays in evaluation mode."""
         super().train(mode)
-        if self.freeze:
-            self.features.eval()
-            self.autoencoder.eval()
+        self.features.eval()
+        (self.autoencoder if self.freeze else self.autoencoder.bottleneck).eval()
         return self
 
     def forward(self, wav, wav_lens=None):
@@ -110,12 +116,11 @@ class FrozenEncoder(torch.nn.Module):
         Returns
         -------
         torch.Tensor
-            Shape [B, T, D], float32, zero on padding, with ``T`` about
-            ``S / (sample_rate * frame_shift)``.
+            Shape [B, T, output_size], float32, zero on padding (tokens: -1), with
+            ``T`` about ``S / (sample_rate * frame_shift)``.
         """
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze):
-            feats, lengths = self.features(wav, wav_lens)
-            hidden = self.represent(feats, lengths)
+            hidden = self.represent(*self.features(wav, wav_lens))
         if self.representation == "layers":
             weights = torch.softmax(self.weights, dim=0)
             hidden = sum(w * h for w, h in zip(weights, hidden, strict=True))
@@ -123,7 +128,29 @@ class FrozenEncoder(torch.nn.Module):
             hidden = torch.nn.functional.layer_norm(hidden, hidden.shape[-1:])
         return hidden.float()
 
-    def represent(self, feats, lengths):
+    @torch.no_grad()
+    def encode(self, wav, wav_lens=None):
+        """Tokens of a discrete model, as hosts call a codec.
+
+        Arguments
+        ---------
+        wav : torch.Tensor
+            Waveforms at ``sample_rate``, shape [B, S].
+        wav_lens : torch.Tensor, optional
+            Relative lengths, shape [B].
+
+        Returns
+        -------
+        tokens : torch.Tensor
+            Code indices, long, shape [B, T, G]. Padding has index 0, not -1: hosts
+            embed every frame and mask later.
+        features : torch.Tensor
+            The codes themselves, shape [B, T, D], zero on padding.
+        """
+        code, _ = self.autoencoder.encode(*self.features(wav, wav_lens))
+        return self._indices(code).clamp(min=0), code.features.float()
+
+    def represent(self, feats, lengths=None):
         """The chosen representation of features [B, T, F]: one tensor or a list."""
         encoder = self.autoencoder.encoder
         if self.representation == "layers":
@@ -132,5 +159,65 @@ class FrozenEncoder(torch.nn.Module):
             return encoder(feats, lengths)
         code, _ = self.autoencoder.encode(feats, lengths)
         if self.representation == "tokens":
-            return code.indices
+            return self._indices(code)
         return code.latent if self.representation == "latent" else code.features
+
+    def _indices(self, code):
+        if code.indices is None:
+            raise ValueError(
+                f"{self.source} is a continuous model and has no tokens; use an export "
+                "of a discrete one, or a representation among features, latent, "
+                "encoder, layers"
+            )
+        return code.indices
+
+    def _probe(self):
+        # One frame of every layer. A sample must not move the recipe's seed.
+        frame = torch.zeros(1, self.autoencoder.stride, self.features.size)
+        with torch.random.fork_rng(devices=[]):
+            hidden = self.represent(frame)
+        hidden = hidden if self.representation == "layers" else [hidden]
+        sizes = sorted({layer.shape[-1] for layer in hidden})
+        if len(sizes) > 1:
+            raise ValueError(
+                f"the layers of {self.source} have sizes {sizes} and cannot be "
+                'weighted; choose representation="encoder" or "features"'
+            )
+        return hidden
+
+    def _train_what_counts(self, hidden):
+        # DDP refuses trainable parameters without a gradient, such as a decoder's.
+        out = sum(layer.sum() for layer in hidden)
+        named = dict(self.autoencoder.named_parameters())
+        grads = [None] * len(named)
+        if out.requires_grad:
+            grads = torch.autograd.grad(out, list(named.values()), allow_unused=True)
+        reached = {n for n, g in zip(named, grads, strict=True) if g is not None}
+        if not any(name.startswith("encoder.") for name in reached):
+            raise ValueError(
+                f"freeze=False: the {self.representation} of {self.source} pass no "
+                'gradient to its encoder; choose representation="encoder" or "layers"'
+            )
+        for name, parameter in named.items():
+            parameter.requires_grad_(name in reached)
+
+    def _trained_state(self):
+        state = self.state_dict()
+        return {k: v for k, v in state.items() if k == "weights" or not self.freeze}
+
+    @mark_as_saver
+    def save_trained(self, path):
+        """Write what the recipe trains, for SpeechBrain's ``Checkpointer``."""
+        torch.save(self._trained_state(), path)
+
+    @mark_as_loader
+    def load_trained(self, path, end_of_epoch=True):
+        """Read what :meth:`save_trained` wrote."""
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if state.keys() != self._trained_state().keys():
+            raise ValueError(
+                f"{path} is of a run with another freeze or representation than "
+                f"freeze={self.freeze}, representation={self.representation!r}; give "
+                "those of that run, or a new output_folder"
+            )
+        self.load_state_dict(state, strict=False)
