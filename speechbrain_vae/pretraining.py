@@ -15,15 +15,23 @@ from speechbrain.utils.checkpoints import (
 from speechbrain.utils.distributed import get_rank
 
 from speechbrain_vae.dataio.prepare import prepare
+from speechbrain_vae.nnet.normalisation import mean_and_std
 
 STEPS_PER_EPOCH = 2**24
 """More steps than any epoch has: seeds of different epochs do not meet."""
 
 
-def seed_step(seed, epoch, step):
+def seed_step(seed, epoch, step, rank=None):
     """Make torch's randomness a function of the run's seed and the position in it.
 
     A run that resumes from any checkpoint then draws what the undisturbed one drew.
+
+    Arguments
+    ---------
+    seed, epoch, step : int
+        Of the run, and where it is.
+    rank : int, optional
+        The process whose noise to draw; its own by default.
 
     Example
     -------
@@ -34,7 +42,8 @@ def seed_step(seed, epoch, step):
     True
     """
     position = epoch * STEPS_PER_EPOCH + step
-    torch.manual_seed(hash((seed, position, get_rank() or 0)) % 2**63)
+    rank = get_rank() or 0 if rank is None else rank
+    torch.manual_seed(hash((seed, position, rank)) % 2**63)
 
 
 @register_checkpoint_hooks
@@ -125,14 +134,7 @@ def feature_statistics(feats, ids):
     >>> feature_statistics({"a": torch.tensor([[1.0], [3.0]])}, ["a"])
     (tensor([2.]), tensor([1.]))
     """
-    count, total, squares = 0, 0.0, 0.0
-    for utt_id in ids:
-        x = feats[utt_id].double()
-        count += x.shape[0]
-        total = total + x.sum(0)
-        squares = squares + (x**2).sum(0)
-    mean = total / count
-    std = (squares / count - mean**2).clamp(min=0).sqrt()
+    mean, std = mean_and_std(feats[utt_id] for utt_id in ids)
     return mean.float(), std.float()
 
 

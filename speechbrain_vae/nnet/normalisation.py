@@ -87,3 +87,31 @@ def make_normalisation(kind, channels):
     if kind == "batch":
         return MaskedBatchNorm(channels)
     return NoNorm()
+
+
+def mean_and_std(utterances):
+    """Mean and standard deviation of each dimension over all frames, in float64.
+
+    Arguments
+    ---------
+    utterances : iterable of torch.Tensor
+        Each of shape [T, D].
+
+    Returns
+    -------
+    mean, std : torch.Tensor
+        Each of shape [D].
+
+    Example
+    -------
+    >>> mean_and_std([torch.tensor([[1.0]]), torch.tensor([[3.0]])])
+    (tensor([2.], dtype=torch.float64), tensor([1.], dtype=torch.float64))
+    """
+    count, total, squares = 0, 0.0, 0.0
+    for x in utterances:
+        x = x.double()
+        count += x.shape[0]
+        total = total + x.sum(0)
+        squares = squares + (x**2).sum(0)
+    mean = total / count
+    return mean, (squares / count - mean**2).clamp(min=0).sqrt()
