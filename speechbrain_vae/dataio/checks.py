@@ -1,8 +1,10 @@
 """What a file must be before a training may see it; runs in worker processes."""
 
+import contextlib
 import os
 import sys
 import threading
+import types
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -206,10 +208,11 @@ def _results(jobs, workers, check):
     ]
     crashed = []
     with _pool(workers) as pool:
-        futures = {
-            pool.submit(_check_many, check, [jobs[index] for index in task]): task
-            for task in tasks
-        }
+        with _unnamed_main():
+            futures = {
+                pool.submit(_check_many, check, [jobs[index] for index in task]): task
+                for task in tasks
+            }
         try:
             for future in as_completed(futures):
                 try:
@@ -229,7 +232,9 @@ def _one_by_one(jobs, indices, check):
         with _pool(1) as pool:
             try:
                 while index is not None:
-                    yield index, pool.submit(check, jobs[index]).result()
+                    with _unnamed_main():
+                        future = pool.submit(check, jobs[index])
+                    yield index, future.result()
                     index = next(indices, None)
             except BrokenProcessPool:
                 yield index, Checked(jobs[index].wav, reason="the decoder crashed")
@@ -239,6 +244,18 @@ def _one_by_one(jobs, indices, check):
 def _pool(workers):
     # A fork of a process with threads (torch has some) can hang; a spawned one cannot.
     return ProcessPoolExecutor(workers, get_context("spawn"), _start)
+
+
+@contextlib.contextmanager
+def _unnamed_main():
+    # A spawned process would import the main script, and all that it imports, anew:
+    # seconds for a training script, and no worker at all where that fails.
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _start():

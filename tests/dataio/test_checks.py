@@ -1,5 +1,7 @@
 import os
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -129,3 +131,20 @@ def test_workers_and_one_process_find_the_same(tmp_path, recording):
     alone = checks.check_files(jobs, workers=1)
     assert checks.check_files(jobs, workers=2) == alone
     assert [index for index, one in enumerate(alone) if one.reason] == [3]
+
+
+def test_workers_do_not_run_the_main_script(tmp_path):
+    script = tmp_path / "main.py"
+    script.write_text(
+        "import os, sys\n"
+        "from speechbrain_vae.dataio.checks import Job, check_files\n"
+        "if 'LOADED' in os.environ:\n"
+        "    sys.exit('imported again')\n"
+        "os.environ['LOADED'] = '1'\n"
+        "if __name__ == '__main__':\n"
+        f"    jobs = [Job('{tmp_path}/no.wav', '{tmp_path}/x', 16000, 0.1, None)] * 99\n"
+        "    print({checked.reason for checked in check_files(jobs, workers=2)})\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "crashed" not in done.stdout and "no.wav" in done.stdout
