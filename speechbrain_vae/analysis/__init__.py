@@ -1,0 +1,1 @@
+"""What a representation holds: phones, their discrimination, their order."""
