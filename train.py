@@ -15,8 +15,13 @@ import sys
 from pathlib import Path
 
 import speechbrain as sb
+import torch
 from hyperpyyaml import load_hyperpyyaml
-from speechbrain.utils.distributed import ddp_init_group, run_on_main
+from speechbrain.utils.distributed import (
+    ddp_init_group,
+    is_distributed_initialized,
+    run_on_main,
+)
 
 from speechbrain_vae.dataio.dataset import batch_sampler, feature_dataset
 from speechbrain_vae.dataio.feature_cache import open_features
@@ -64,7 +69,7 @@ class AutoencoderBrain(sb.Brain):
 
     def errors(self, feats, lengths, output):
         """Error of the reconstruction from the features, not from a sample."""
-        model = self.modules.autoencoder
+        model = self.hparams.autoencoder
         _, target, mask = model.target(feats, lengths)
         code_lengths = model.encoder.output_lengths(feats, lengths)
         mean = model.decode(output.bottleneck.features, code_lengths, feats.shape[1])
@@ -91,7 +96,8 @@ class AutoencoderBrain(sb.Brain):
         self.totals = EpochTotals(rate, quantiser)
         self.epoch = epoch
         if stage != sb.Stage.TRAIN:
-            seed_step(self.hparams.seed, 0, 0)
+            # The same on all processes: together they decide when to stop.
+            seed_step(self.hparams.seed, 0, 0, rank=0)
         elif hasattr(self.hparams, "training_stages"):
             self.hparams.training_stages.apply(model, epoch)
 
@@ -108,6 +114,7 @@ class AutoencoderBrain(sb.Brain):
             return
         stats = self.totals.summary()
         if stage == sb.Stage.TEST:
+            self.test_stats = stats
             self.hparams.train_logger.log_stats(
                 {"Epoch loaded": self.hparams.epoch_counter.current}, test_stats=stats
             )
@@ -145,11 +152,14 @@ def main(argv):
             for split in ("train", "valid", "test")
         }
         feats = {
-            split: open_features(
-                entries[split],
-                hparams["features"],
-                hparams["feature_cache"],
-                hparams["num_workers"],
+            split: run_on_main(
+                open_features,
+                args=[
+                    entries[split],
+                    hparams["features"],
+                    hparams["feature_cache"],
+                    hparams["num_workers"],
+                ],
             )
             for split in entries
         }
@@ -162,18 +172,21 @@ def main(argv):
             split: NormalisedFeatures(feats[split], entries[split], features)
             for split in entries
         }
+        sets = {
+            split: feature_dataset(entries[split], feats[split]) for split in entries
+        }
+        samplers = {
+            split: batch_sampler(
+                sets[split],
+                hparams["batch_seconds"],
+                hparams["num_buckets"],
+                hparams["seed"],
+                shuffle=split == "train",
+            )
+            for split in sets
+        }
+        check_batches(len(samplers["train"]))
         start(hparams, utterances["train"])
-    sets = {split: feature_dataset(entries[split], feats[split]) for split in entries}
-    samplers = {
-        split: batch_sampler(
-            sets[split],
-            hparams["batch_seconds"],
-            hparams["num_buckets"],
-            hparams["seed"],
-            shuffle=split == "train",
-        )
-        for split in sets
-    }
     loaders = {
         split: {
             "batch_sampler": samplers[split],
@@ -208,6 +221,21 @@ def main(argv):
     )
     brain.evaluate(sets["test"], min_key="loss", test_loader_kwargs=loaders["test"])
     run_on_main(finish, args=[brain, entries, folder, argv])
+    if is_distributed_initialized():
+        # Its threads, left to the end of the process, may abort it.
+        torch.distributed.destroy_process_group()
+
+
+def check_batches(number):
+    """Refuse fewer than two batches an epoch for each process."""
+    processes = (
+        torch.distributed.get_world_size() if is_distributed_initialized() else 1
+    )
+    if 1 < processes >= number:
+        raise ValueError(
+            f"the training set makes {number} batches; {processes} processes need at "
+            f"least {processes + 1}: lower batch_seconds, or use fewer processes"
+        )
 
 
 def start(hparams, train_utterances):
@@ -225,7 +253,7 @@ def finish(brain, entries, folder, argv):
     """Write the report, the figure and the export."""
     hparams = brain.hparams
     features, model = hparams.features, hparams.autoencoder
-    stats = brain.totals.summary()
+    stats = brain.test_stats
     kl_per_dim = brain.totals.mean_kl_per_dim()
     rate = 1 / (features.frame_shift * model.stride)
     report = {f"test.{name}": value for name, value in renamed(stats).items()}

@@ -5,7 +5,7 @@ import pathlib
 import shutil
 
 from speechbrain.utils.checkpoints import CKPT_PREFIX, METAFNAME, Checkpointer
-from speechbrain.utils.distributed import if_main_process
+from speechbrain.utils.distributed import ddp_barrier, if_main_process
 
 
 class AtomicCheckpointer(Checkpointer):
@@ -40,6 +40,8 @@ class AtomicCheckpointer(Checkpointer):
             for path in checkpoint.paramfiles.values():
                 _flush(path)
             os.replace(_pending(checkpoint.path), checkpoint.path / METAFNAME)
+        # All processes must list the same checkpoints when they delete old ones.
+        ddp_barrier()
         return checkpoint
 
     def list_checkpoints(self):

@@ -205,9 +205,7 @@ class StraightThrough(torch.autograd.Function):
         scale = 2 * grad_loss / max(len(difference), 1)
         grad_codebook = None
         if ctx.codebook_size is not None:
-            grad_codebook = difference.new_zeros(
-                ctx.codebook_size, difference.shape[1]
-            )
+            grad_codebook = difference.new_zeros(ctx.codebook_size, difference.shape[1])
             grad_codebook.index_add_(0, indices, difference).mul_(-scale)
         grad_x = torch.addcmul(grad_codes, difference, scale * ctx.commitment)
         return grad_x, grad_codebook, None, None

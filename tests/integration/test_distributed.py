@@ -1,0 +1,56 @@
+"""train.py in two processes of distributed data parallel (DDP)."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from speechbrain_vae.inference import FeatureEncoder
+
+from .training import ENVIRONMENT, TINY, command, noise_corpus
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """Noise that comes and goes."""
+    return noise_corpus(tmp_path_factory.mktemp("corpus"))
+
+
+def two_processes(recipe, folder, corpus, *options):
+    """Run train.py under torchrun."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    python, *rest = command(recipe, folder, corpus, *TINY, *options)
+    assert python == sys.executable
+    return subprocess.run(
+        [python, *launcher, *rest, "--distributed_backend", "gloo", "--device", "cpu"],
+        cwd=folder,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+# Of each way to learn a codebook, one; of a stopped run, the second half.
+@pytest.mark.parametrize("recipe", ["vqvae.yaml", "sfvq.yaml"])
+def test_two_processes_train_resume_and_export(recipe, corpus, tmp_path):
+    options = ["--codebook_size", 16, "--batch_seconds", 5, "--number_of_epochs"]
+    for epochs in (1, 2):
+        done = two_processes(recipe, tmp_path, corpus, *options, epochs)
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert report["train"]["epochs"] == 2
+    assert report["test"]["mse"] < 1.5
+    assert FeatureEncoder.from_hparams(report["export"]).feature_size == 8
+    log = (tmp_path / "run" / "train_log.txt").read_text()
+    assert [line[:8] for line in log.splitlines() if "valid" in line] == [
+        "epoch: 1",
+        "epoch: 2",
+    ]
+
+
+def test_too_few_batches_for_the_processes_are_refused(corpus, tmp_path):
+    done = two_processes("vqvae.yaml", tmp_path, corpus, "--batch_seconds", 1000)
+    assert done.returncode != 0
+    assert "2 processes need at least 3: lower batch_seconds" in done.stderr
