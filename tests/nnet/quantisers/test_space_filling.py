@@ -1,4 +1,5 @@
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -104,6 +105,53 @@ def test_a_resumed_run_equals_one_that_was_not_stopped():
     go_on(resumed, x[25:])
     assert torch.equal(resumed.codebook.weight, quantiser.codebook.weight)
     assert int(resumed.codebook.stage) == 16
+
+
+def _train(batches, part, cls, wrap=lambda model: model):
+    torch.manual_seed(0)
+    quantiser = cls(4, 16, growth_steps=10, revive_below=0.5)
+    quantiser.codebook.REVIVE_EVERY = 7
+    model = wrap(quantiser)
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
+    revived = 0
+    for step, x in enumerate(batches):
+        # One dither for all processes.
+        torch.manual_seed(step)
+        out = model(x[part])
+        optimiser.zero_grad()
+        out.loss.backward()
+        optimiser.step()
+        revived += int(out.stats["revived_codes"])
+    assert revived > 0 and int(quantiser.codebook.stage) == 16
+    return quantiser.state_dict()
+
+
+def _ddp_process(rank, folder, batches, cls):
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        "gloo", f"file://{folder}/rendezvous", rank=rank, world_size=2
+    )
+    part = slice(2 * rank, 2 * rank + 2)
+    state = _train(batches, part, cls, torch.nn.parallel.DistributedDataParallel)
+    torch.save(state, f"{folder}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("cls", [SpaceFillingVQ, SFDiVeQ])
+def test_two_processes_end_with_the_curve_of_one_on_the_global_batch(cls, tmp_path):
+    torch.manual_seed(0)
+    # Clusters of unequal weight, so that corners are revived.
+    centres = 3 * torch.randn(6, 4)
+    weights = torch.tensor([20.0, 10, 5, 2, 1, 1])
+    which = torch.multinomial(weights, 45 * 4 * 100, replacement=True)
+    batches = centres[which] + torch.randn(len(which), 4)
+    batches = batches.view(45, 4, 100, 4)
+    torch.multiprocessing.spawn(_ddp_process, (str(tmp_path), batches, cls), nprocs=2)
+    first, second = (torch.load(Path(tmp_path, f"{rank}.pt")) for rank in (0, 1))
+    single = _train(batches, slice(None), cls)
+    for name in single:
+        assert torch.equal(first[name], second[name]), name
+        torch.testing.assert_close(first[name], single[name], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("cls", ALL)
