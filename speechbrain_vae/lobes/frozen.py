@@ -172,10 +172,9 @@ class FrozenEncoder(torch.nn.Module):
         return code.indices
 
     def _probe(self):
-        # One frame of every layer. A sample must not move the recipe's seed.
+        # One frame of every layer.
         frame = torch.zeros(1, self.autoencoder.stride, self.features.size)
-        with torch.random.fork_rng(devices=[]):
-            hidden = self.represent(frame)
+        hidden = self.represent(frame)
         hidden = hidden if self.representation == "layers" else [hidden]
         sizes = sorted({layer.shape[-1] for layer in hidden})
         if len(sizes) > 1:

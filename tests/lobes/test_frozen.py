@@ -1,7 +1,6 @@
 """The frozen front end, as the recipes of SpeechBrain call it."""
 
 import pytest
-import speechbrain as sb
 import torch
 
 from conftest import tiny_model
@@ -40,58 +39,21 @@ def test_features_are_the_same_alone_padded_with_lengths_and_without(
     assert not padded[1, 19:].any()
 
 
-class HostBrain(sb.Brain):
-    """Makes the calls that SpeechBrain's recipes make."""
-
-    def compute_forward(self, batch, stage):
-        wavs, wav_lens = batch
-        frontend = self.modules.frontend
-        feats = frontend(wavs, wav_lens) if self.lengths else frontend(wavs)
-        return self.modules.head(feats)
-
-    def compute_objectives(self, predictions, batch, stage):
-        return predictions.pow(2).mean()
-
-
-@pytest.mark.parametrize("lengths", [True, False])
 @pytest.mark.parametrize("representation", REPRESENTATIONS)
-def test_a_host_recipe_trains_its_head_and_not_the_front_end(
-    export, representation, lengths
+def test_bfloat16_features_are_float32_and_near_those_of_float32(
+    tiny_export, representation
 ):
-    frontend = FrozenEncoder(export, representation=representation)
+    frontend = FrozenEncoder(tiny_export, representation=representation)
     wavs, wav_lens = waveforms()
-    before = frontend(wavs, wav_lens).detach()
-    state = {k: v.clone() for k, v in frontend.autoencoder.state_dict().items()}
-    brain = HostBrain(
-        modules={
-            "frontend": frontend,
-            "head": torch.nn.Linear(frontend.output_size, 3),
-        },
-        opt_class=lambda parameters: torch.optim.Adam(parameters, 1e-2),
-        run_opts={"device": "cpu"},
-    )
-    brain.lengths = lengths
-    head = brain.modules.head.weight.detach().clone()
-    batches = torch.utils.data.DataLoader([(wavs, wav_lens)] * 2, batch_size=None)
-    brain.fit(range(2), batches, progressbar=False)
-    assert not torch.equal(brain.modules.head.weight, head)
-    for name, value in frontend.autoencoder.state_dict().items():
-        assert torch.equal(value, state[name]), name
-    if representation != "layers":
-        torch.testing.assert_close(frontend(wavs, wav_lens), before)
-    else:
-        assert frontend.weights.grad is not None or frontend.weights.any()
+    exact = frontend(wavs, wav_lens)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = frontend(wavs, wav_lens)
+    assert rounded.dtype == torch.float32
+    assert (rounded - exact).norm() < 0.03 * exact.norm()
 
 
 def test_an_optimiser_finds_a_parameter_even_when_all_is_frozen(tiny_export):
     torch.optim.Adam(FrozenEncoder(tiny_export).parameters())
-
-
-def test_an_unfrozen_front_end_is_fine_tuned(tiny_export):
-    frontend = FrozenEncoder(tiny_export, freeze=False)
-    frontend.train()
-    frontend(waveforms()[0]).sum().backward()
-    assert frontend.autoencoder.encoder.stem.weight.grad.any()
 
 
 def test_output_norm_normalises_every_frame(tiny_export):
@@ -109,10 +71,18 @@ def test_a_reloaded_encoder_gives_the_features_of_the_first(tiny_export):
 
 
 def test_tokens_of_a_continuous_model_are_refused_when_it_is_built(tiny_export):
-    with pytest.raises(ValueError, match="no tokens"):
+    with pytest.raises(ValueError, match="continuous model and has no tokens"):
         FrozenEncoder(tiny_export, representation="tokens")
+    with pytest.raises(ValueError, match="continuous model and has no tokens"):
+        FrozenEncoder(tiny_export).encode(torch.randn(1, 8000))
     with pytest.raises(ValueError, match="features, latent, encoder, layers, tokens"):
         FrozenEncoder(tiny_export, representation="codes")
+
+
+def test_another_sampling_rate_than_the_exports_is_refused(tiny_export):
+    assert FrozenEncoder(tiny_export, sample_rate=16000).sample_rate == 16000
+    with pytest.raises(ValueError, match="trained at 16000 Hz .* is 8000 Hz"):
+        FrozenEncoder(tiny_export, sample_rate=8000)
 
 
 def test_exports_that_cannot_be_used_say_why(tiny_export, tmp_path):
