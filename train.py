@@ -58,7 +58,7 @@ class AutoencoderBrain(sb.Brain):
         feats = self.modules.features.normalise(feats, lengths)
         output = self.modules.autoencoder(feats, lengths)
         if stage == sb.Stage.TRAIN:
-            self.totals.add_usage(output)
+            self.totals.add_training(output)
         else:
             self.totals.add(output, **self.errors(feats, lengths, output))
         return output
@@ -104,7 +104,7 @@ class AutoencoderBrain(sb.Brain):
     def on_stage_end(self, stage, stage_loss, epoch=None):
         """Log, anneal, decide about stopping, and save."""
         if stage == sb.Stage.TRAIN:
-            self.train_stats = {"loss": stage_loss, **self.totals.usage_summary()}
+            self.train_stats = {"loss": stage_loss, **self.totals.training_summary()}
             if self.train_stats.get("collapsed"):
                 logger.warning(
                     "The codebook has collapsed: %(dead_codes)d codes served no frame "
@@ -115,6 +115,13 @@ class AutoencoderBrain(sb.Brain):
         stats = self.totals.summary()
         if stage == sb.Stage.TEST:
             self.test_stats = stats
+            size = getattr(self.totals.usage, "codebook_size", 0)
+            if stats.get("codes", size) < size:
+                logger.warning(
+                    "The codebook has grown to %d of %d codes only: train longer, or "
+                    "lower growth_steps.",
+                    *(stats["codes"], size),
+                )
             self.hparams.train_logger.log_stats(
                 {"Epoch loaded": self.hparams.epoch_counter.current}, test_stats=stats
             )

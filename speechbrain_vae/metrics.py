@@ -30,7 +30,9 @@ class EpochTotals:
             self.usage = UsageMeter(quantiser.codebook_size, quantiser.groups)
         self.frames = 0.0
         self.latent_frames = 0.0
+        self.training_frames = 0
         self.sums = {}
+        self.penalties = {}
         self.kl_per_dim = None
 
     def add(self, output, **errors):
@@ -57,12 +59,30 @@ class EpochTotals:
         if "kl_per_dim" in output.bottleneck.stats:
             kl = output.bottleneck.stats["kl_per_dim"].double().cpu() * latent_frames
             self.kl_per_dim = kl if self.kl_per_dim is None else self.kl_per_dim + kl
-        self.add_usage(output)
+        self._add_usage(output)
 
-    def add_usage(self, output):
-        """Count the codes of a batch, and nothing else of it."""
+    def add_training(self, output):
+        """Add of a training batch what is not the same in evaluation.
+
+        Its codes and its penalties: totals stay on the device, for reading them at
+        every batch would make a GPU wait.
+        """
+        for name, penalty in output.penalties.items():
+            total = self.penalties.get(name, 0.0)
+            self.penalties[name] = total + penalty.float() * output.frames
+        self.training_frames = self.training_frames + output.frames
+        self._add_usage(output)
+
+    def training_summary(self):
+        """Means of the penalties over frames, and what ``usage_summary`` gives."""
+        frames = max(float(self.training_frames), 1.0)
+        means = {name: float(total) / frames for name, total in self.penalties.items()}
+        return means | self.usage_summary()
+
+    def _add_usage(self, output):
         if self.usage is not None:
-            self.usage.update(output.bottleneck.indices)
+            code = output.bottleneck
+            self.usage.update(code.indices, code.stats.get("corners"))
 
     def usage_summary(self):
         """Perplexity, usage, dead codes and bitrates of a discrete model."""

@@ -154,7 +154,7 @@ class Quantiser(torch.nn.Module):
     @staticmethod
     def _unflatten(values, x, mask, padding=0):
         if mask is None:
-            return values.view(*x.shape[:2], -1)
+            return values.view(*x.shape[:2], values.shape[1])
         out = values.new_full((*x.shape[:2], values.shape[1]), padding)
         return out.masked_scatter(mask.unsqueeze(-1), values)
 

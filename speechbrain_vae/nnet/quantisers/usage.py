@@ -35,12 +35,12 @@ class UsageMeter:
 
     A batch sees only some of the codes, so its perplexity says little. Feed the
     meter every batch, read :meth:`summary` at the end of the epoch, then
-    :meth:`reset`.
+    :meth:`reset`. Of a codebook that grows, the frames since its last growth count.
 
     Arguments
     ---------
     codebook_size : int
-        Codes K of each group.
+        Codes K of each group, in the end.
     groups : int
         Groups G: product groups or residual stages.
 
@@ -54,6 +54,7 @@ class UsageMeter:
     """
 
     COLLAPSED_BELOW = 0.8
+    FRAMES_PER_CODE = 10
 
     def __init__(self, codebook_size, groups=1):
         if codebook_size < 1 or groups < 1:
@@ -67,16 +68,19 @@ class UsageMeter:
 
     def reset(self):
         """Forget everything: call it at the start of an epoch."""
+        self.codes = self.codebook_size
         self.counts = torch.zeros(self.groups, self.codebook_size, dtype=torch.long)
 
     @torch.no_grad()
-    def update(self, indices):
+    def update(self, indices, codes=None):
         """Count a batch.
 
         Arguments
         ---------
         indices : torch.Tensor
             Long, shape [B, T, G]; negative on padding.
+        codes : int, optional
+            Codes there are so far, of a codebook that grows; K by default.
         """
         # indices [B, T, G]
         if indices.ndim != 3 or indices.shape[2] != self.groups:
@@ -84,6 +88,11 @@ class UsageMeter:
                 f"expected indices of shape [B, T, {self.groups}]; "
                 f"got {list(indices.shape)}"
             )
+        codes = self.codebook_size if codes is None else int(codes)
+        if codes != self.codes:
+            # Growth renumbers the codes.
+            self.reset()
+            self.codes = codes
         # Held on the device of the indices: reading counts at every batch would
         # make a GPU wait.
         self.counts = self.counts.to(indices.device)
@@ -102,14 +111,15 @@ class UsageMeter:
         Returns
         -------
         dict
-            Plain numbers: ``perplexity`` (mean over groups), ``usage`` (share of
-            codes seen at least once, mean over groups), ``dead_codes`` (sum over
-            groups), ``nominal_bitrate`` and ``entropy_bitrate`` in bit/s (sums
-            over groups; the second at the entropy of the counts, frames taken as
-            independent), ``frames``, and ``collapsed``: whether any group used
-            less than 80 % of its codes.
+            Plain numbers: ``perplexity`` (mean over groups), ``codes`` (of each group
+            so far; K unless it grows), ``usage`` (share of them seen at least once,
+            mean over groups), ``dead_codes`` (sum over groups), ``nominal_bitrate``
+            and ``entropy_bitrate`` in bit/s (sums over groups; the second at the
+            entropy of the counts, frames taken as independent), ``frames``, and
+            ``collapsed``: whether any group used less than 80 % of its codes, of at
+            least 10 frames a code.
         """
-        counts = self.counts
+        counts = self.counts[:, : self.codes]
         if distributed.is_available() and distributed.is_initialized():
             counts = counts.clone()
             if distributed.get_backend() == "nccl":
@@ -119,16 +129,18 @@ class UsageMeter:
         used = (counts > 0).double().mean(1)
         by_group = perplexity(counts)
         frames = int(counts[0].sum())
-        nominal = self.groups * math.log2(self.codebook_size)
+        enough = frames >= self.FRAMES_PER_CODE * self.codes
+        nominal = self.groups * math.log2(self.codes)
         entropy = by_group.clamp(min=1.0).log2().sum().item()
         return {
             "perplexity": by_group.mean().item(),
+            "codes": self.codes,
             "usage": used.mean().item(),
             "dead_codes": int((counts == 0).sum()),
             "nominal_bitrate": frame_rate * nominal,
             "entropy_bitrate": frame_rate * entropy,
             "frames": frames,
-            "collapsed": bool(frames and used.min() < self.COLLAPSED_BELOW),
+            "collapsed": bool(enough and used.min() < self.COLLAPSED_BELOW),
         }
 
 

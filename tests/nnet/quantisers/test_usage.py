@@ -42,7 +42,7 @@ def test_padding_is_not_counted():
 
 def test_groups_are_counted_apart_and_their_bits_add():
     meter = UsageMeter(4, groups=2)
-    meter.update(torch.tensor([[[0, 3], [1, 3], [2, 3], [3, 3]]]))
+    meter.update(torch.tensor([[[0, 3], [1, 3], [2, 3], [3, 3]]]).repeat(1, 10, 1))
     summary = meter.summary(frame_rate=10)
     assert summary["perplexity"] == pytest.approx(2.5)
     assert summary["dead_codes"] == 3
@@ -54,8 +54,30 @@ def test_groups_are_counted_apart_and_their_bits_add():
 @pytest.mark.parametrize("used, collapsed", [(79, True), (80, False)])
 def test_collapse_is_less_than_80_percent_of_the_codes(used, collapsed):
     meter = UsageMeter(100)
-    meter.update(torch.arange(used).view(1, -1, 1))
+    meter.update(torch.arange(used).repeat(20).view(1, -1, 1))
     assert meter.summary(50)["collapsed"] is collapsed
+
+
+def test_few_frames_say_nothing_of_a_collapse():
+    meter = UsageMeter(100)
+    meter.update(torch.zeros(1, 999, 1, dtype=torch.long))
+    assert not meter.summary(50)["collapsed"]
+    meter.update(torch.zeros(1, 1, 1, dtype=torch.long))
+    assert meter.summary(50)["collapsed"]
+
+
+def test_usage_of_a_growing_codebook_is_that_of_its_present_codes():
+    meter = UsageMeter(16)
+    meter.update(torch.zeros(1, 40, 1, dtype=torch.long), codes=4)
+    assert meter.summary(50)["usage"] == 0.25 and meter.summary(50)["collapsed"]
+    meter.update(torch.arange(8).repeat(10).view(1, -1, 1), codes=torch.tensor(8))
+    summary = meter.summary(50)
+    assert summary["codes"] == 8 and summary["usage"] == 1
+    assert summary["dead_codes"] == 0 and not summary["collapsed"]
+    assert summary["nominal_bitrate"] == pytest.approx(150)
+    meter.update(torch.arange(8).repeat(20).view(1, -1, 1), codes=16)
+    summary = meter.summary(50)
+    assert summary["dead_codes"] == 8 and summary["collapsed"]
 
 
 def test_one_code_has_no_bits():
