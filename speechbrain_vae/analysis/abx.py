@@ -236,7 +236,8 @@ def _slices(features, items, members, frame_shift, first_frame):
         last = min(max(last, first), len(frames) - 1)
         slices.append(frames[first : last + 1])
     counts = torch.tensor([len(part) for part in slices])
-    return torch.cat(slices).float(), counts.cumsum(0) - counts, counts
+    table = torch.cat(slices).detach().float().cpu()
+    return table, counts.cumsum(0) - counts, counts
 
 
 class _Distances:
@@ -311,7 +312,7 @@ def _error(cells, distances):
             to_b = distances.matrices(x[part], b[part])
             nearer = to_a[..., None] - to_b[:, :, None]
             wrong = 0.5 + 0.5 * np.sign(np.where(np.abs(nearer) > TIE, nearer, 0))
-            wrong = wrong.mean(axis=3)
+            wrong = wrong.mean(axis=3, dtype=np.float64)
             if itself:
                 wrong[:, np.arange(nx), np.arange(nx)] = 0
             errors[same[part]] = wrong.sum(axis=(1, 2)) / (nx * (na - itself))
