@@ -248,6 +248,8 @@ def check_batches(number):
 def start(hparams, train_utterances):
     """Initialise a new model; what a run resumes replaces it."""
     model = hparams["autoencoder"]
+    if "training_stages" in hparams:
+        hparams["training_stages"].check(model, hparams["number_of_epochs"])
     if hparams["init_from"]:
         logger.info("Warm start from %s", hparams["init_from"])
         model.warm_start(read_export(hparams["init_from"]).autoencoder)

@@ -1,5 +1,9 @@
 """Training in stages: some parts learn while the others stay as they are."""
 
+import logging
+
+logger = logging.getLogger(__name__)
+
 
 class TrainingStages:
     """A list of stages, each with its epochs and the parts that learn in it.
@@ -55,7 +59,38 @@ class TrainingStages:
             epoch -= stage["epochs"]
             if epoch <= 0:
                 break
-        return [""] if stage["train"] == "all" else list(stage["train"])
+        return _prefixes(stage)
+
+    def check(self, model, number_of_epochs):
+        """Refuse stages that do not fit the model; warn of stages never reached.
+
+        Arguments
+        ---------
+        model : torch.nn.Module
+            The autoencoder.
+        number_of_epochs : int
+            Of the whole training.
+
+        Raises
+        ------
+        ValueError
+            A prefix that no parameter has.
+        """
+        names = [name for name, _ in model.named_parameters()]
+        for prefix in (prefix for stage in self.stages for prefix in _prefixes(stage)):
+            if not any(name.startswith(prefix) for name in names):
+                parts = sorted({".".join(name.split(".")[:2]) for name in names})
+                raise ValueError(
+                    f"training_stages names {prefix!r}, which no parameter's name "
+                    f"starts with; there are {', '.join(parts)}"
+                )
+        last = self.epochs - self.stages[-1]["epochs"]
+        if number_of_epochs <= last:
+            logger.warning(
+                "number_of_epochs is %d, but the last of the training_stages begins "
+                "with epoch %d: it will not be reached.",
+                *(number_of_epochs, last + 1),
+            )
 
     def apply(self, model, epoch):
         """Let the parts of this epoch's stage learn, and no others.
@@ -66,20 +101,11 @@ class TrainingStages:
             The autoencoder.
         epoch : int
             Counted from 1.
-
-        Raises
-        ------
-        ValueError
-            A prefix that no parameter has.
         """
-        prefixes = self.prefixes(epoch)
-        names = [name for name, _ in model.named_parameters()]
-        for prefix in prefixes:
-            if not any(name.startswith(prefix) for name in names):
-                parts = sorted({".".join(name.split(".")[:2]) for name in names})
-                raise ValueError(
-                    f"training_stages names {prefix!r}, which no parameter's name "
-                    f"starts with; there are {', '.join(parts)}"
-                )
+        prefixes = tuple(self.prefixes(epoch))
         for name, parameter in model.named_parameters():
-            parameter.requires_grad_(name.startswith(tuple(prefixes)))
+            parameter.requires_grad_(name.startswith(prefixes))
+
+
+def _prefixes(stage):
+    return [""] if stage["train"] == "all" else list(stage["train"])

@@ -1,7 +1,10 @@
 """Training in stages."""
 
+from pathlib import Path
+
 import pytest
 import torch
+from hyperpyyaml import load_hyperpyyaml
 
 from speechbrain_vae.lobes.autoencoder import Autoencoder
 from speechbrain_vae.lobes.bottlenecks import DeterministicBottleneck
@@ -67,7 +70,34 @@ def test_stages_that_make_no_sense_are_refused(stages, message):
 
 
 def test_a_part_that_does_not_exist_is_named():
+    stages = [{"epochs": 1, "train": "all"}, {"epochs": 1, "train": ["decoder"]}]
     with pytest.raises(ValueError, match="'decoder'.*there are 0"):
-        TrainingStages([{"epochs": 1, "train": ["decoder"]}]).apply(
-            torch.nn.Sequential(torch.nn.Linear(1, 1)), 1
-        )
+        TrainingStages(stages).check(torch.nn.Sequential(torch.nn.Linear(1, 1)), 2)
+
+
+def test_a_stage_that_is_never_reached_is_a_warning(caplog):
+    stages = [{"epochs": 2, "train": ["0"]}, {"epochs": 3, "train": "all"}]
+    model = torch.nn.Sequential(torch.nn.Linear(1, 1))
+    TrainingStages(stages).check(model, 3)
+    assert not caplog.records
+    TrainingStages(stages).check(model, 2)
+    assert "begins with epoch 3: it will not be reached" in caplog.text
+
+
+@pytest.mark.parametrize("overrides", [{}, {"pretraining_epochs": 3}])
+def test_the_recipe_trains_every_layer_once_and_then_all(overrides, tmp_path):
+    recipe = Path(__file__).resolve().parents[1] / "hparams" / "stacked_ae.yaml"
+    overrides = {"output_folder": str(tmp_path), **overrides}
+    hparams = load_hyperpyyaml(recipe.read_text(), overrides)
+    stages, model = hparams["training_stages"], hparams["autoencoder"]
+    stages.check(model, hparams["number_of_epochs"])
+    assert stages.epochs == hparams["number_of_epochs"]
+    turns = dict.fromkeys((name for name, _ in model.named_parameters()), 0)
+    for stage in stages.stages[:-1]:
+        for name in turns:
+            turns[name] += name.startswith(tuple(stage["train"]))
+    assert set(turns.values()) == {1}
+    assert stages.stages[-1]["train"] == "all"
+    # Early stopping does not end the pretraining.
+    greedy = stages.epochs - stages.stages[-1]["epochs"]
+    assert hparams["epoch_counter"].limit_warmup == greedy
