@@ -6,8 +6,10 @@ labels of its task; everything else is here.
 
 import json
 import logging
+from collections import ChainMap
 from pathlib import Path
 
+import ruamel.yaml
 import speechbrain as sb
 from hyperpyyaml import load_hyperpyyaml
 from speechbrain.dataio.dataset import DynamicItemDataset
@@ -16,7 +18,6 @@ from speechbrain.utils.distributed import ddp_init_group, run_on_main
 
 from speechbrain_vae.dataio.audio import load_entry
 from speechbrain_vae.dataio.dataset import batch_sampler
-from speechbrain_vae.dataio.feature_cache import open_features
 from speechbrain_vae.dataio.manifests import read_manifest
 from speechbrain_vae.pretraining import prepare_corpus, seed_step
 
@@ -25,13 +26,15 @@ logger = logging.getLogger(__name__)
 RESULTS = "results.json"
 
 
-def open_experiment(argv):
+def open_experiment(argv, **changes):
     """Read the command line and the YAML, and make the output folder.
 
     Arguments
     ---------
     argv : list of str
         Arguments of the script: the YAML, SpeechBrain's run options, overrides.
+    **changes
+        Keys of the YAML that the script sets itself, whatever the command line says.
 
     Returns
     -------
@@ -40,6 +43,7 @@ def open_experiment(argv):
     """
     hparams_file, run_opts, overrides = sb.parse_arguments(argv)
     ddp_init_group(run_opts)
+    overrides = {**(ruamel.yaml.YAML().load(overrides) or {}), **changes}
     with open(hparams_file, encoding="utf-8") as file:
         hparams = load_hyperpyyaml(file, overrides)
     sb.create_experiment_directory(hparams["output_folder"], hparams_file, overrides)
@@ -158,7 +162,32 @@ def check_labels(name, labels):
                 )
 
 
-def downstream_sets(entries, hparams, items=(), keys=()):
+def frozen_features(entries, hparams):
+    """Features of all utterances, computed once.
+
+    Cached by the splits of the corpus, so a recipe that divides the utterances anew
+    asks for them first and shares the cache with those that do not.
+
+    Arguments
+    ---------
+    entries : dict of str to dict
+        Entries of each split of the corpus.
+    hparams : dict
+        With ``front_end``, ``feature_cache`` and ``num_workers``.
+
+    Returns
+    -------
+    mapping of str to torch.Tensor, or None
+        Features [T, size] by utterance ID; none where the front end learns.
+    """
+    front_end = hparams["front_end"]
+    if not front_end.frozen:
+        return None
+    folder, workers = hparams["feature_cache"], hparams["num_workers"]
+    return ChainMap(*(front_end.open(e, folder, workers) for e in entries.values()))
+
+
+def downstream_sets(entries, hparams, items=(), keys=(), feats=None):
     """A dataset of each split, with features where the front end is frozen.
 
     Arguments
@@ -171,6 +200,8 @@ def downstream_sets(entries, hparams, items=(), keys=()):
         Dynamic items of SpeechBrain's data pipeline: the labels.
     keys : iterable of str
         Their names, to be found in a batch.
+    feats : mapping, optional
+        Of :func:`frozen_features`; opened for ``entries`` by default.
 
     Returns
     -------
@@ -178,17 +209,14 @@ def downstream_sets(entries, hparams, items=(), keys=()):
         Items have ``id``, ``feats`` [T, size] or, where the front end learns, ``sig``
         [S], and the labels.
     """
-    front_end = hparams["front_end"]
+    feats = frozen_features(entries, hparams) if feats is None else feats
+    name = "sig" if feats is None else "feats"
     sets = {}
     for split, part in entries.items():
-        if front_end.frozen:
-            feats = open_features(
-                part, front_end, hparams["feature_cache"], hparams["num_workers"]
-            )
-            source = _getter("feats", feats.__getitem__)
+        if feats is None:
+            source = _getter(name, lambda utt_id, part=part: load_entry(part[utt_id]))
         else:
-            source = _getter("sig", lambda utt_id, part=part: load_entry(part[utt_id]))
-        name = "feats" if front_end.frozen else "sig"
+            source = _getter(name, feats.__getitem__)
         sets[split] = DynamicItemDataset(
             part, dynamic_items=[source, *items], output_keys=["id", name, *keys]
         )
@@ -354,9 +382,22 @@ def fit_and_test(brain, sets, test=True):
             sets["test"], min_key=brain.metric, test_loader_kwargs=loaders["test"]
         )
         results |= {f"test.{name}": value for name, value in brain.results.items()}
-    path = Path(hparams.output_folder) / RESULTS
-    run_on_main(path.write_text, args=[json.dumps(results, indent=1) + "\n"])
+    write_results(results, hparams.output_folder)
     return results
+
+
+def write_results(results, output_folder):
+    """Write ``results.json`` into the folder of an experiment.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> write_results({"test.error": 1.5}, folder)
+    >>> json.loads((folder / RESULTS).read_text())
+    {'test.error': 1.5}
+    """
+    path = Path(output_folder) / RESULTS
+    run_on_main(path.write_text, args=[json.dumps(results, indent=1) + "\n"])
 
 
 def _column(dataset, key):

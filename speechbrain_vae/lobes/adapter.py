@@ -59,7 +59,8 @@ class FeatureAdapter(torch.nn.Module):
             return
         mean, std = mean_and_std(utterances)
         self.mean.copy_(mean)
-        self.std.copy_(std.clamp(min=1e-5))
+        # What never varies in training must not be blown up where it does.
+        self.std.copy_(torch.where(std > 1e-5, std, 1.0))
 
     def forward(self, feats, lengths=None):
         """Input of the model.

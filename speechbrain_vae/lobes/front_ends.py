@@ -5,6 +5,7 @@ import hashlib
 import torch
 from speechbrain.lobes.features import MFCC
 
+from speechbrain_vae.dataio.feature_cache import open_features
 from speechbrain_vae.lobes.features import LogMel
 from speechbrain_vae.lobes.frozen import FrozenEncoder
 from speechbrain_vae.nnet.lengths import frame_counts
@@ -109,6 +110,10 @@ class FrontEnd(torch.nn.Module):
         """Features [B, T, size] and frame counts [B], without a gradient."""
         feats, lengths = self(wavs, wav_lens)
         return feats, frame_counts(lengths, *feats.shape[:2])
+
+    def open(self, entries, cache=None, workers=0):
+        """Features of a manifest, see ``open_features`` of the feature cache."""
+        return open_features(entries, self, cache, workers)
 
     def counts(self, samples):
         """Frames of waveforms of so many samples."""

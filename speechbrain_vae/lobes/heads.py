@@ -5,9 +5,9 @@ Each is built from the size of its input and of its output and called with
 """
 
 import torch
+from speechbrain.lobes.models.Xvector import Xvector
 
 from speechbrain_vae.lobes.encoders import RecurrentEncoder
-from speechbrain_vae.nnet.lengths import length_mask
 
 
 class FrameClassifier(torch.nn.Module):
@@ -69,8 +69,40 @@ class FrameClassifier(torch.nn.Module):
         return self.output(x)
 
 
-class PooledClassifier(torch.nn.Module):
-    """Logits of an utterance from the mean and standard deviation of its frames.
+class UtteranceClassifier(torch.nn.Module):
+    """Logits of an utterance from the one vector it is pooled to: a linear layer.
+
+    Arguments
+    ---------
+    input_size : int
+        Size D of the vector, see
+        :class:`~speechbrain_vae.lobes.pooled.PooledFrontEnd`.
+    output_size : int
+        Number of classes.
+
+    Example
+    -------
+    >>> UtteranceClassifier(16, 10)(torch.randn(2, 1, 16)).shape
+    torch.Size([2, 10])
+    """
+
+    def __init__(self, input_size, output_size):
+        super().__init__()
+        self.output = torch.nn.Linear(input_size, output_size)
+
+    def embed(self, x, lengths=None):
+        """The vector itself [B, D], of [B, 1, D]."""
+        return x.squeeze(1)
+
+    def forward(self, x, lengths=None):
+        """Logits [B, output_size] of pooled vectors [B, 1, D]."""
+        return self.output(self.embed(x, lengths))
+
+
+class XvectorClassifier(torch.nn.Module):
+    """SpeechBrain's x-vector network (Snyder et al. 2018) and a linear layer.
+
+    SpeechBrain's own classifier normalises over the batch, which may be one utterance.
 
     Arguments
     ---------
@@ -78,28 +110,42 @@ class PooledClassifier(torch.nn.Module):
         Size D of a frame.
     output_size : int
         Number of classes.
+    channels : int
+        Channels of a layer; the last one before pooling has three times as many.
+    embedding_size : int
+        Size E of an x-vector.
 
     Example
     -------
-    >>> model = PooledClassifier(16, 10)
-    >>> model(torch.randn(2, 11, 16), torch.tensor([1.0, 0.5])).shape
-    torch.Size([2, 10])
+    >>> model = XvectorClassifier(16, 10, channels=8, embedding_size=4)
+    >>> x, lengths = torch.randn(2, 11, 16), torch.tensor([1.0, 0.5])
+    >>> model(x, lengths).shape, model.embed(x, lengths).shape
+    (torch.Size([2, 10]), torch.Size([2, 4]))
     """
 
-    def __init__(self, input_size, output_size):
-        super().__init__()
-        self.norm = torch.nn.BatchNorm1d(2 * input_size)
-        self.output = torch.nn.Linear(2 * input_size, output_size)
+    min_frames = 4
+    """The widest layer reflects 3 frames at either end."""
 
-    def embed(self, x, lengths=None):
-        """Pooled vectors [B, 2 * D], standardised."""
-        mask = length_mask(x, lengths).unsqueeze(-1)
-        count = mask.sum(1).clamp(min=1)
-        mean = (x * mask).sum(1) / count
-        var = (((x - mean.unsqueeze(1)) * mask) ** 2).sum(1) / count
-        # The square root has no slope at zero, where a dimension is constant.
-        return self.norm(torch.cat([mean, (var + 1e-6).sqrt()], dim=-1))
+    def __init__(self, input_size, output_size, channels=512, embedding_size=512):
+        super().__init__()
+        self.xvector = Xvector(
+            tdnn_channels=[channels] * 4 + [3 * channels],
+            lin_neurons=embedding_size,
+            in_channels=input_size,
+        )
+        self.output = torch.nn.Sequential(
+            torch.nn.LeakyReLU(), torch.nn.Linear(embedding_size, output_size)
+        )
 
     def forward(self, x, lengths=None):
         """Logits [B, output_size] of frames [B, T, D]."""
         return self.output(self.embed(x, lengths))
+
+    def embed(self, x, lengths=None):
+        """X-vectors [B, E] of frames [B, T, D]."""
+        frames = x.shape[1]
+        if frames < self.min_frames:
+            x = torch.nn.functional.pad(x, (0, 0, 0, self.min_frames - frames))
+            lengths = x.new_ones(len(x)) if lengths is None else lengths
+            lengths = lengths * frames / self.min_frames
+        return self.xvector(x, lengths).squeeze(1)
