@@ -183,13 +183,13 @@ def train_tokenizer(folder):
     return {"tokenizer_file": path, "output_neurons": size}
 
 
-def run(checkout, script, folder, options):
-    """Run a script with its YAML of ours."""
+def run(checkout, script, folder, options, yaml=None):
+    """Run a script with its YAML of ours, or with another."""
     words = [str(word) for k, v in options.items() for word in (f"--{k}", v)]
     return subprocess.run(
         [
             *(sys.executable, "-c", DRIVER, str(checkout / script)),
-            *(str(PLUGIN / YAMLS[script]), *words),
+            *(str(yaml or PLUGIN / YAMLS[script]), *words),
             *("--output_folder", str(folder / "run"), "--device", "cpu"),
             "--noprogressbar",
         ],
@@ -295,6 +295,40 @@ def test_an_untouched_script_ends_in_one_sentence_about_a_bad_export(
         done = run(checkout, SPEAKER_ID, tmp_path, {"data_folder": "none", **options})
         assert done.returncode != 0
         assert message in done.stderr.strip().splitlines()[-1]
+
+
+def with_difference(number, text, export):
+    """A YAML of SpeechBrain with a difference that the README shows."""
+    diffs = re.findall(r"```diff\n(.*?)```", (PLUGIN / "README.md").read_text(), re.S)
+    for old, new in re.findall(r"((?:^-.*\n)+)((?:^\+.*\n)*)", diffs[number], re.M):
+        old, new = (re.sub(r"^[-+]", "", lines, flags=re.M) for lines in (old, new))
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    return text.replace("results/vae/1234/export", str(export))
+
+
+def test_the_difference_in_the_readme_is_enough_for_the_librispeech_recipe(
+    checkout, export, tmp_path, request
+):
+    source = checkout / Path(CTC).parent / "hparams" / "train_hf_wav2vec.yaml"
+    yaml = tmp_path / "changed.yaml"
+    yaml.write_text(with_difference(0, source.read_text(), export))
+    options = {"dnn_neurons": 16, "train_splits": "[train-clean-100]"}
+    options |= data_options(CTC, tmp_path, request)
+    done = run(checkout, CTC, tmp_path, options, yaml)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    assert "valid loss" in (tmp_path / "run" / "train_log.txt").read_text()
+
+
+def test_the_difference_in_the_readme_loads_in_the_speaker_template(
+    checkout, export, tmp_path, monkeypatch
+):
+    folder = checkout / Path(SPEAKER_ID).parent
+    monkeypatch.syspath_prepend(folder)
+    text = with_difference(1, (folder / "train.yaml").read_text(), export)
+    hparams = load_hyperpyyaml(text, {"output_folder": str(tmp_path)})
+    feats = hparams["modules"]["compute_features"](torch.randn(2, 16000))
+    assert hparams["modules"]["embedding_model"](feats).shape == (2, 1, 512)
 
 
 @pytest.fixture
