@@ -291,6 +291,7 @@ def finish(brain, entries, folder, argv):
         "valid.loss_nats_per_frame": best["loss"],
         "valid.reconstruction_mse": best["reconstruction_mse"],
         "train.wall_seconds": brain.watch.seconds,
+        "train.cpu_seconds": brain.watch.cpu_seconds,
         "train.parameters": sum(p.numel() for p in model.parameters()),
     }
     for split, items in entries.items():

@@ -50,6 +50,9 @@ def seed_step(seed, epoch, step, rank=None):
 class Stopwatch:
     """Seconds of training, over all the processes of an interrupted run.
 
+    ``seconds`` is what the clock on the wall says, ``cpu_seconds`` what this process
+    computed, on all its threads: other work on the machine changes the first alone.
+
     Example
     -------
     >>> watch = Stopwatch()
@@ -60,33 +63,38 @@ class Stopwatch:
 
     def __init__(self):
         self.seconds = 0.0
+        self.cpu_seconds = 0.0
         self.since = None
 
     def start(self):
         """Start, or start again."""
-        self.since = time.monotonic()
+        self.since = time.monotonic(), time.process_time()
 
     def lap(self):
         """Add the time since the last call, and return the sum in seconds."""
-        now = time.monotonic()
+        now = time.monotonic(), time.process_time()
         if self.since is not None:
-            self.seconds += now - self.since
+            self.seconds += now[0] - self.since[0]
+            self.cpu_seconds += now[1] - self.since[1]
         self.since = now
         return self.seconds
 
     @mark_as_saver
     def save(self, path):
-        """Write the sum."""
+        """Write the sums."""
         self.lap()
+        sums = {"seconds": self.seconds, "cpu_seconds": self.cpu_seconds}
         with open(path, "w", encoding="utf-8") as file:
-            yaml.dump({"seconds": self.seconds}, file)
+            yaml.dump(sums, file)
 
     @mark_as_loader
     def load(self, path, end_of_epoch):
-        """Read the sum."""
+        """Read the sums."""
         # Evaluation loads an older checkpoint; the time since then was spent too.
         with open(path, encoding="utf-8") as file:
-            self.seconds = max(self.seconds, yaml.safe_load(file)["seconds"])
+            sums = yaml.safe_load(file)
+        self.seconds = max(self.seconds, sums["seconds"])
+        self.cpu_seconds = max(self.cpu_seconds, sums["cpu_seconds"])
 
 
 class NormalisedFeatures:

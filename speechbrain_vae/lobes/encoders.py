@@ -165,6 +165,10 @@ class RecurrentEncoder(Encoder):
         Probability of dropping a layer's output.
     cell : type
         ``torch.nn.GRU`` or ``torch.nn.LSTM``.
+    lookahead : int
+        Output frames that one direction reads ahead: the output at time ``t`` is the
+        state after ``t + lookahead``, so that it knows a little of both sides of what
+        it stands for.
 
     Example
     -------
@@ -183,9 +187,16 @@ class RecurrentEncoder(Encoder):
         residual=True,
         dropout=0.0,
         cell=torch.nn.GRU,
+        lookahead=0,
     ):
         super().__init__()
+        if lookahead < 0 or (bidirectional and lookahead):
+            raise ValueError(
+                "lookahead must be 0 or more, and 0 where both directions are read; "
+                f"got lookahead={lookahead} with bidirectional={bidirectional}"
+            )
         self.stride = stride
+        self.lookahead = lookahead
         self.input_size = input_size
         self.output_size = hidden_size * (2 if bidirectional else 1)
         self.residual = residual
@@ -202,12 +213,17 @@ class RecurrentEncoder(Encoder):
         in_mask, out_mask = self.masks(x, lengths)
         x = pad_to_stride(x * in_mask.unsqueeze(-1), self.stride)
         x = x.reshape(x.shape[0], -1, self.stride * self.input_size)
+        # Past the end of an utterance the states read zeros, padded or not.
+        x = torch.nn.functional.pad(x, (0, 0, 0, self.lookahead))
+        counts = out_mask.sum(1)
+        mask = count_mask(counts + self.lookahead, x.shape[1])
         outputs = []
         for rnn in self.rnns:
-            y = self.dropout(run_rnn(rnn, x, out_mask))
+            y = self.dropout(run_rnn(rnn, x, mask))
             x = x + y if self.residual and outputs else y
             outputs.append(x)
-        return outputs
+        late = out_mask.unsqueeze(-1)
+        return [y[:, self.lookahead :] * late for y in outputs]
 
 
 def run_rnn(rnn, x, mask):

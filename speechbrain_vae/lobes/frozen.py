@@ -156,7 +156,7 @@ class FrozenEncoder(torch.nn.Module):
         if self.representation == "layers":
             return encoder.layers(feats, lengths)
         if self.representation == "encoder":
-            return encoder(feats, lengths)
+            return encoder.layers(feats, lengths)[-1]
         code, _ = self.autoencoder.encode(feats, lengths)
         if self.representation == "tokens":
             return self._indices(code)

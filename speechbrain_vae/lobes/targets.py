@@ -86,6 +86,81 @@ class AdditiveNoise(torch.nn.Module):
         return feats + self.std * torch.randn_like(feats)
 
 
+class FrequencyWarp(torch.nn.Module):
+    """Vocal tract length perturbation of log-Mel frames (Jaitly and Hinton 2013).
+
+    The Mel axis of each utterance is stretched by a factor of its own, as if somebody
+    smaller or taller had said it.
+
+    Arguments
+    ---------
+    limit : float
+        Factors are uniform between ``1 - limit`` and ``1 + limit``.
+
+    Example
+    -------
+    >>> FrequencyWarp(0.1)(torch.randn(2, 10, 80)).shape
+    torch.Size([2, 10, 80])
+    """
+
+    def __init__(self, limit=0.12):
+        super().__init__()
+        if not 0 < limit < 1:
+            raise ValueError(f"limit must be between 0 and 1; got {limit}")
+        self.limit = limit
+
+    def forward(self, feats):
+        """Warped features, same shape [B, T, F]."""
+        batch, _, bands = feats.shape
+        spread = 2 * torch.rand(batch, 1, device=feats.device) - 1
+        position = torch.arange(bands, device=feats.device) * (1 + self.limit * spread)
+        position = position.clamp(max=bands - 1)
+        low = position.floor().long()
+        high = (low + 1).clamp(max=bands - 1)
+        share = (position - low).unsqueeze(1).to(feats.dtype)
+        lower, upper = (
+            feats.gather(2, band.unsqueeze(1).expand_as(feats)) for band in (low, high)
+        )
+        return lower + share * (upper - lower)
+
+
+class Augmented(torch.nn.Module):
+    """Another target, of varied features: input and target vary together.
+
+    :class:`Denoising` asks for the clean frames behind a corruption; this one trains
+    on more voices than were recorded.
+
+    Arguments
+    ---------
+    target : torch.nn.Module
+        The target of the varied features.
+    augmentations : list
+        Modules from features [B, T, F] to features, applied in turn in training.
+
+    Example
+    -------
+    >>> target = Augmented(FramesAhead(3), [FrequencyWarp()])
+    >>> inputs, ahead, mask = target(torch.randn(2, 10, 80))
+    >>> bool((inputs[:, 3:] == ahead[:, :-3]).all())
+    True
+    """
+
+    def __init__(self, target, augmentations):
+        super().__init__()
+        if not augmentations:
+            raise ValueError("augmentations must name at least one augmentation")
+        self.target = target
+        self.augmentations = torch.nn.ModuleList(augmentations)
+
+    def forward(self, feats, lengths=None):
+        """Encoder input [B, T, F], target [B, T, F] and its mask [B, T]."""
+        if self.training:
+            feats = feats.clone()
+            for augmentation in self.augmentations:
+                feats = augmentation(feats)
+        return self.target(feats, lengths)
+
+
 class FramesAhead(torch.nn.Module):
     """Predict the frame ``shift`` steps ahead (Chung et al. 2019, equation 1).
 

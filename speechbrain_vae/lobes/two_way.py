@@ -1,0 +1,143 @@
+"""An encoder that knows a frame by what is around it."""
+
+import torch
+
+from speechbrain_vae.lobes.encoders import Encoder, pad_to_stride, run_rnn
+
+
+class TwoWayEncoder(Encoder):
+    """Recurrent layers that read forwards, and others that read backwards.
+
+    The directions never meet before the output, so a ``gap`` between them hides a
+    frame: the bottleneck sees at time ``t`` what was heard until ``t - gap`` and from
+    ``t + gap`` on, and reconstruction becomes prediction from both sides, as in DeCoAR
+    (Ling et al., ICASSP 2020), with every frame a target. ``layers`` closes the gap:
+    a downstream task gets the states at ``t`` itself.
+
+    Arguments
+    ---------
+    input_size : int
+        Size F of an input frame.
+    hidden_size : int
+        Size of a layer, of each direction.
+    num_layers : int
+        Number of layers.
+    stride : int
+        Input frames for one output frame, concatenated.
+    gap : int
+        Output frames on each side that the bottleneck does not see; 0 hides nothing.
+    residual : bool
+        Whether the input of a layer, from the second on, is added to its output.
+    dropout : float
+        Probability of dropping a layer's output.
+    cell : type
+        ``torch.nn.GRU`` or ``torch.nn.LSTM``.
+
+    Example
+    -------
+    >>> encoder = TwoWayEncoder(80, hidden_size=32, num_layers=2, stride=2, gap=3)
+    >>> x, lengths = torch.randn(2, 101, 80), torch.tensor([1.0, 0.5])
+    >>> encoder(x, lengths).shape, encoder.layers(x, lengths)[-1].shape
+    (torch.Size([2, 51, 64]), torch.Size([2, 51, 64]))
+    """
+
+    def __init__(
+        self,
+        input_size=80,
+        hidden_size=256,
+        num_layers=2,
+        stride=2,
+        gap=3,
+        residual=True,
+        dropout=0.0,
+        cell=torch.nn.GRU,
+    ):
+        super().__init__()
+        if gap < 0:
+            raise ValueError(f"gap must be 0 or more output frames; got {gap}")
+        self.stride = stride
+        self.gap = gap
+        self.input_size = input_size
+        self.output_size = 2 * hidden_size
+        self.residual = residual
+        self.dropout = torch.nn.Dropout(dropout)
+        sizes = [stride * input_size] + [hidden_size] * (num_layers - 1)
+        self.forwards, self.backwards = (
+            torch.nn.ModuleList(
+                cell(size, hidden_size, batch_first=True) for size in sizes
+            )
+            for _ in range(2)
+        )
+
+    def forward(self, x, lengths=None):
+        """What the bottleneck sees: the last layer, a gap around each frame.
+
+        Arguments
+        ---------
+        x : torch.Tensor
+            Features, shape [B, T, F].
+        lengths : torch.Tensor, optional
+            Relative lengths, shape [B].
+
+        Returns
+        -------
+        torch.Tensor
+            Shape [B, ceil(T / stride), H], zero on padding.
+        """
+        before, after = self.directions(x, lengths)[-1]
+        frames = before.shape[1]
+        before = torch.nn.functional.pad(before, (0, 0, self.gap, 0))[:, :frames]
+        after = torch.nn.functional.pad(after, (0, 0, 0, self.gap))[:, self.gap :]
+        mask = self.masks(x, lengths)[1].unsqueeze(-1)
+        return torch.cat([before, after], dim=-1) * mask
+
+    def layers(self, x, lengths=None):
+        """States of every layer at each frame, each [B, ceil(T / stride), H]."""
+        return [torch.cat(both, dim=-1) for both in self.directions(x, lengths)]
+
+    def directions(self, x, lengths):
+        """Forward and backward states of every layer, each [B, T', hidden_size]."""
+        # x: [B, T, F]
+        in_mask, out_mask = self.masks(x, lengths)
+        x = pad_to_stride(x * in_mask.unsqueeze(-1), self.stride)
+        x = x.reshape(x.shape[0], -1, self.stride * self.input_size)
+        before = self.run(self.forwards, x, out_mask)
+        after = self.run(self.backwards, reverse(x, out_mask), out_mask)
+        after = [reverse(y, out_mask) for y in after]
+        return list(zip(before, after, strict=True))
+
+    def run(self, rnns, x, mask):
+        """Outputs of a stack of recurrent layers."""
+        outputs = []
+        for rnn in rnns:
+            y = self.dropout(run_rnn(rnn, x, mask))
+            x = x + y if self.residual and outputs else y
+            outputs.append(x)
+        return outputs
+
+
+def reverse(x, mask):
+    """Turn the valid frames of each utterance around; padding stays at the end.
+
+    Arguments
+    ---------
+    x : torch.Tensor
+        Shape [B, T, C].
+    mask : torch.Tensor
+        Valid frames, shape [B, T].
+
+    Returns
+    -------
+    torch.Tensor
+        Shape [B, T, C].
+
+    Example
+    -------
+    >>> x = torch.tensor([[[1.0], [2.0], [0.0]]])
+    >>> reverse(x, torch.tensor([[True, True, False]])).flatten()
+    tensor([2., 1., 0.])
+    """
+    time = torch.arange(x.shape[1], device=x.device)
+    turned = mask.sum(1, keepdim=True) - 1 - time
+    places = torch.where(mask, turned, time)
+    return x.gather(1, places.unsqueeze(-1).expand_as(x))
