@@ -1,0 +1,136 @@
+#!/usr/bin/env python3
+"""What a representation is good for: phones, words, speakers and digits.
+
+> python benchmarks/representation.py --data_folder D --digits_folder F \
+>     --features fbank mfcc_cmvn pca results/vae/1234/export
+
+runs the downstream recipes on each representation, with a learning rate chosen on the
+validation set for each, and writes a table, a JSON and a chart. ``EXPORT@LAYER`` is a
+layer of an export ("encoder", "layers", "tokens"; its features by default), and
+``NAME=EXPORT@LAYER`` what the table calls it. Pretraining never heard the test
+speakers; no learning rate is chosen on them. What is done is kept; an interrupted
+benchmark goes on, and the time that is left is told.
+"""
+
+import argparse
+import contextlib
+import json
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import representation_tasks as tasks
+from representation_table import draw, table
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def parse_arguments(argv):
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--features", nargs="+", default=["fbank", "mfcc_cmvn", "pca"])
+    parser.add_argument("--corpus", default="speechocean762")
+    parser.add_argument("--data_folder", required=True)
+    parser.add_argument("--digits_folder", help="of FSDD; without it no digits")
+    parser.add_argument(
+        "--tasks", nargs="+", default=list(tasks.TASKS), choices=list(tasks.TASKS)
+    )
+    parser.add_argument("--budget", default="small", choices=list(tasks.BUDGETS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
+    parser.add_argument("--runs", default="results/representation")
+    parser.add_argument("--output", default=str(ROOT / "benchmarks/representation"))
+    return parser.parse_args(argv)
+
+
+def measure(task, feature, setup, arguments):
+    """Results of a task on a feature, from an earlier call where there are any."""
+    path = setup.folder(feature) / f"{task}-{arguments.budget}.json"
+    if path.is_file():
+        return json.loads(path.read_text())
+    started, cpu = time.monotonic(), time.process_time()
+    log = path.with_suffix(".log")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        open(log, "w", encoding="utf-8") as out,
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(out),
+    ):
+        result = sweep(tasks.TASKS[task](setup, feature, arguments.budget), arguments)
+    result["seconds"] = time.monotonic() - started
+    result["cpu_seconds"] = time.process_time() - cpu
+    path.write_text(json.dumps(result, indent=1) + "\n")
+    return result
+
+
+def sweep(run, arguments):
+    """Choose the learning rate on the validation set, then run every seed with it.
+
+    Arguments
+    ---------
+    run : callable
+        Of a learning rate, a seed and whether to test; gives numbers by name,
+        ``valid`` among them, the lower the better. Its ``rates`` are the grid.
+    arguments : argparse.Namespace
+
+    Returns
+    -------
+    dict
+        ``mean`` and ``spread`` (standard deviation over seeds) of every number of the
+        test, the chosen ``rate`` and the ``grid`` of validation results.
+    """
+    grid = {}
+    if len(run.rates) > 1:
+        for rate in run.rates:
+            grid[rate] = run(rate, arguments.seeds[0], test=False)["valid"]
+    rate = min(grid, key=grid.get) if grid else run.rates[0]
+    found = [run(rate, seed, test=True) for seed in arguments.seeds]
+    names = [name for name in found[0] if name != "valid"]
+    values = {name: [one[name] for one in found] for name in names}
+    return {
+        "mean": {name: statistics.mean(v) for name, v in values.items()},
+        "spread": {
+            name: statistics.stdev(v) if len(v) > 1 else 0.0
+            for name, v in values.items()
+        },
+        "rate": rate,
+        "grid": {str(key): value for key, value in grid.items()},
+    }
+
+
+def main(argv):
+    """Measure every task on every feature, and write the table."""
+    arguments = parse_arguments(argv)
+    chosen = [
+        task for task in arguments.tasks if task != "digits" or arguments.digits_folder
+    ]
+    setup = tasks.Setup(arguments)
+    pairs = [(feature, task) for feature in arguments.features for task in chosen]
+    rows, spent = {}, {}
+    for number, (feature, task) in enumerate(pairs):
+        left = sum(
+            spent.get(t, tasks.BUDGETS[arguments.budget][t]) for _, t in pairs[number:]
+        )
+        print(
+            f"[{number + 1}/{len(pairs)}] {setup.name(feature)}: {task} "
+            f"(about {left / 60:.0f} minutes left)",
+            flush=True,
+        )
+        result = measure(task, feature, setup, arguments)
+        spent[task] = result["seconds"]
+        for name in result["mean"]:
+            mean, spread = result["mean"][name], result["spread"][name]
+            print(f"    {name}: {mean:.2f} +- {spread:.2f}", flush=True)
+        rows.setdefault(setup.name(feature), setup.facts(feature))[task] = result
+    output = Path(arguments.output)
+    output.with_suffix(".json").write_text(json.dumps(rows, indent=1) + "\n")
+    output.with_suffix(".md").write_text(table(rows, arguments))
+    draw(rows, output.with_suffix(".png"))
+    print(f"Wrote {output}.md, .json and .png")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,327 @@
+"""The tasks of the representation benchmark, each a callable of a learning rate."""
+
+import hashlib
+import importlib.util
+import json
+import shutil
+from functools import cached_property, partial
+from pathlib import Path
+
+import torch
+from frame_phones import FrameProbe, frames_and_labels
+from hyperpyyaml import load_hyperpyyaml
+from pca_export import write_pca_export
+
+from speechbrain_vae.analysis.abx import abx_error
+from speechbrain_vae.analysis.items import items_from_alignment
+from speechbrain_vae.dataio.feature_cache import open_features
+from speechbrain_vae.dataio.manifests import read_manifest
+from speechbrain_vae.dataio.prepare import prepare
+from speechbrain_vae.lobes.adapter import FeatureAdapter
+from speechbrain_vae.lobes.features import LogMel
+from speechbrain_vae.lobes.front_ends import SPECTRAL, FrontEnd
+from speechbrain_vae.pretraining import NormalisedFeatures
+
+ROOT = Path(__file__).resolve().parents[1]
+
+BUDGETS = {
+    "small": {"frames": 60, "abx": 60, "per": 240, "wer": 420, "speaker": 60}
+    | {"digits": 60},
+    "full": {"frames": 120, "abx": 90, "per": 600, "per_bilstm": 1800, "wer": 1800}
+    | {"speaker": 120, "digits": 120},
+}
+"""Seconds that each task takes, about, with frames of 512 numbers every 20 ms."""
+
+
+class Setup:
+    """Corpora, front ends and cached features of one call of the benchmark.
+
+    Arguments
+    ---------
+    arguments : argparse.Namespace
+        The command line.
+    """
+
+    def __init__(self, arguments):
+        self.arguments = arguments
+        self.runs = Path(arguments.runs)
+        self._front_ends = {}
+
+    def name(self, feature):
+        """What the table calls a feature."""
+        if "=" in feature:
+            return feature.split("=", 1)[0]
+        source, _, layer = feature.partition("@")
+        if source in SPECTRAL or source == "pca":
+            return source
+        path = Path(source)
+        parts = [p for p in path.parts if p not in ("export", "results", "/", "..")]
+        return "/".join(parts[-2:]) + (f" {layer}" if layer else "")
+
+    def source(self, feature):
+        """The keys ``features`` and ``layer`` of a recipe."""
+        source, _, layer = feature.split("=", 1)[-1].partition("@")
+        if source == "pca":
+            source = str(self.pca)
+        return source, layer or "features"
+
+    def folder(self, feature):
+        """Where results on a feature are kept."""
+        settings = json.dumps(self.front_end(feature).settings)
+        digest = hashlib.sha256(settings.encode()).hexdigest()[:12]
+        return self.runs / f"{self.name(feature).replace('/', '-')}-{digest}"
+
+    def front_end(self, feature):
+        """The front end of a feature."""
+        if feature not in self._front_ends:
+            source, layer = self.source(feature)
+            self._front_ends[feature] = FrontEnd(source, layer)
+        return self._front_ends[feature]
+
+    def facts(self, feature):
+        """Size, frame shift and, of an export, how long its training took."""
+        front_end = self.front_end(feature)
+        facts = {
+            "size": front_end.size // front_end.layers,
+            "frame_shift": front_end.frame_shift,
+        }
+        report = Path(self.source(feature)[0]).parent / "report.json"
+        if report.is_file():
+            train = json.loads(report.read_text())["train"]
+            keys = ("cpu_seconds", "wall_seconds", "epochs", "parameters")
+            facts |= {key: train[key] for key in keys if key in train}
+        return facts
+
+    @cached_property
+    def entries(self):
+        """Entries of the corpus by split."""
+        return self.prepared(self.arguments.corpus, self.arguments.data_folder)
+
+    def prepared(self, corpus, data_folder, **options):
+        """Entries of a corpus by split, prepared once."""
+        folder = self.runs / "manifests" / corpus
+        prepare(corpus, data_folder, folder, **options)
+        return {
+            split: read_manifest(folder / f"{split}.json")
+            for split in ("train", "valid", "test")
+        }
+
+    @cached_property
+    def pca(self):
+        """The export of PCA of the corpus's training set."""
+        folder = self.runs / "pca-export" / self.arguments.corpus
+        if not (folder / "hyperparams.yaml").is_file():
+            log_mel, train = LogMel(), self.entries["train"]
+            cached = open_features(train, log_mel, self.runs / "cache")
+            write_pca_export(folder, NormalisedFeatures(cached, train, log_mel))
+        return folder
+
+    def features(self, feature, split):
+        """Cached features of a split, by utterance."""
+        front_end, part = self.front_end(feature), self.entries[split]
+        return open_features(part, front_end, self.runs / "cache")
+
+    def first_frame(self, feature):
+        """Time of the centre of the first frame, in seconds."""
+        # A frame of stride s stands for s frames of 10 ms; the first is at zero.
+        return (self.front_end(feature).frame_shift - 0.01) / 2
+
+
+class Frames:
+    """Phone accuracy of a linear probe of single frames, in percent."""
+
+    rates = (0.001, 0.003, 0.01)
+
+    def __init__(self, setup, feature, budget):
+        self.epochs = {"small": 3, "full": 8}[budget]
+        self.adapter = FeatureAdapter(setup.front_end(feature))
+        times = (e["phone_times"] for e in setup.entries["train"].values())
+        phones = sorted({phone for one in times for _, _, phone in one})
+        self.classes = {phone: number for number, phone in enumerate(phones)}
+        place = (setup.front_end(feature).frame_shift, setup.first_frame(feature))
+        self.data = {}
+        for split, part in setup.entries.items():
+            feats = setup.features(feature, split)
+            self.data[split] = frames_and_labels(feats, part, *place, self.classes)
+        self.adapter.fit([self.data["train"][0]])
+
+    def __call__(self, rate, seed, test):
+        torch.manual_seed(seed)
+        probe = FrameProbe(self.adapter, len(self.classes))
+        probe.fit(self.data["train"], rate, self.epochs, seed)
+        found = {"valid": 100 - probe.accuracy(self.data["valid"])}
+        if test:
+            found["frames"] = probe.accuracy(self.data["test"])
+        return found
+
+
+class ABX:
+    """ABX errors in percent; whether dimensions are standardised is the choice."""
+
+    rates = ("as they are", "standardised")
+
+    def __init__(self, setup, feature, budget):
+        self.setup, self.feature = setup, feature
+        self.front_end = setup.front_end(feature)
+        self.adapter = FeatureAdapter(self.front_end)
+        if self.front_end.codebook_sizes:
+            self.rates = ("one-hot",)
+        else:
+            train = setup.features(feature, "train")
+            self.adapter.fit(train[utt] for utt in setup.entries["train"])
+            if self.front_end.layers > 1:
+                self.rates = ("standardised",)
+
+    @torch.no_grad()
+    def adapt(self, feats, rate):
+        """Frames as they are compared."""
+        if rate == "one-hot":
+            sizes = self.front_end.codebook_sizes
+            codes = zip(feats.long().unbind(-1), sizes, strict=True)
+            hot = [torch.nn.functional.one_hot(c, size) for c, size in codes]
+            return torch.cat(hot, dim=-1).float()
+        return self.adapter(feats.unsqueeze(0))[0] if rate == "standardised" else feats
+
+    def error(self, split, rate, seed):
+        """Errors on the speakers of a split."""
+        entries = self.setup.entries[split]
+        items = items_from_alignment(
+            {utt: entry["phone_times"] for utt, entry in entries.items()},
+            {utt: entry["spk_id"] for utt, entry in entries.items()},
+        )
+        feats = self.setup.features(self.feature, split)
+        return abx_error(
+            {utt: self.adapt(feats[utt], rate) for utt in entries},
+            items,
+            self.front_end.frame_shift,
+            self.setup.first_frame(self.feature),
+            seed=seed,
+        )
+
+    def __call__(self, rate, seed, test):
+        if not test:
+            return {"valid": self.error("valid", rate, seed)["across"]}
+        found = self.error("test", rate, seed)
+        return {"ABX within": found["within"], "ABX across": found["across"]}
+
+
+class Recipe:
+    """A downstream recipe of this repository, run in this process.
+
+    Arguments
+    ---------
+    setup : Setup
+    feature : str
+    budget : str
+    recipe : str
+        Its YAML, under ``recipes``.
+    metric : str
+        What selects the learning rate, of the recipe's validation results.
+    numbers : dict
+        Columns of the table, from the recipe's test results.
+    rates : dict of str to tuple
+        Learning rates of each budget.
+    overrides : dict
+        Keys of the YAML that differ.
+    digits : bool
+        Whether the corpus is that of the digits.
+    """
+
+    def __init__(
+        self,
+        setup,
+        feature,
+        budget,
+        recipe,
+        metric,
+        numbers,
+        rates,
+        overrides=None,
+        digits=False,
+    ):
+        self.setup, self.feature = setup, feature
+        self.yaml = ROOT / "recipes" / recipe
+        self.metric, self.numbers = metric, numbers
+        self.rates = rates[budget]
+        self.overrides = overrides or {}
+        self.digits = digits
+        script = self.yaml.parents[1] / "train.py"
+        spec = importlib.util.spec_from_file_location(f"recipe_{recipe}", script)
+        self.module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(self.module)
+
+    def __call__(self, rate, seed, test):
+        source, layer = self.setup.source(self.feature)
+        folder = self.setup.folder(self.feature) / "run"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        arguments = self.setup.arguments
+        overrides = {
+            "features": source,
+            "layer": layer,
+            "data_folder": arguments.digits_folder
+            if self.digits
+            else arguments.data_folder,
+            "output_folder": str(folder),
+            "feature_cache": str(self.setup.runs / "cache"),
+            "seed": seed,
+            "lr": rate,
+            **self.overrides,
+        }
+        with open(self.yaml, encoding="utf-8") as file:
+            hparams = load_hyperpyyaml(file, overrides)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        run_opts = {"device": device, "noprogressbar": True}
+        entries = self.setup.entries
+        if self.digits:
+            entries = self.setup.prepared("fsdd", arguments.digits_folder)
+        results = self.module.run(hparams, run_opts, entries, test)
+        shutil.rmtree(folder)
+        found = {"valid": results[f"valid.{self.metric}"]}
+        if test:
+            found |= {name: results[key] for name, key in self.numbers.items()}
+        return found
+
+
+TASKS = {
+    "frames": Frames,
+    "abx": ABX,
+    "per": partial(
+        Recipe,
+        recipe="PhoneRecognition/hparams/linear.yaml",
+        metric="PER",
+        numbers={"PER": "test.PER"},
+        rates={"small": (0.003, 0.01), "full": (0.001, 0.003, 0.01, 0.03)},
+    ),
+    "per_bilstm": partial(
+        Recipe,
+        recipe="PhoneRecognition/hparams/bilstm.yaml",
+        metric="PER",
+        numbers={"PER BiLSTM": "test.PER"},
+        rates={"small": (0.001,), "full": (0.0005, 0.001, 0.002)},
+    ),
+    "wer": partial(
+        Recipe,
+        recipe="ASR/hparams/speechocean762.yaml",
+        metric="WER",
+        numbers={"WER": "test.WER", "CER": "test.CER"},
+        rates={"small": (0.001, 0.002), "full": (0.0005, 0.001, 0.002)},
+    ),
+    "speaker": partial(
+        Recipe,
+        recipe="SpeakerRec/hparams/linear.yaml",
+        metric="error",
+        numbers={"speaker": "test.accuracy"},
+        rates={"small": (0.001, 0.01), "full": (0.0003, 0.001, 0.003, 0.01)},
+    ),
+    "digits": partial(
+        Recipe,
+        recipe="Digits/hparams/linear.yaml",
+        metric="error",
+        numbers={"digits": "test.accuracy"},
+        rates={"small": (0.001, 0.01), "full": (0.0003, 0.001, 0.003, 0.01)},
+        overrides={"fold": "all"},
+        digits=True,
+    ),
+}
+"""What each task is measured by; ``per_bilstm`` is for the full budget."""
