@@ -156,9 +156,9 @@ class Frames:
 
 
 class ABX:
-    """ABX errors in percent; whether dimensions are standardised is the choice."""
+    """ABX errors in percent; how dimensions are standardised is the choice."""
 
-    rates = ("as they are", "standardised")
+    rates = ("as they are", "training set", "utterance")
 
     def __init__(self, setup, feature, budget):
         self.setup, self.feature = setup, feature
@@ -170,7 +170,7 @@ class ABX:
             train = setup.features(feature, "train")
             self.adapter.fit(train[utt] for utt in setup.entries["train"])
             if self.front_end.layers > 1:
-                self.rates = ("standardised",)
+                self.rates = ("training set",)
 
     @torch.no_grad()
     def adapt(self, feats, rate):
@@ -180,7 +180,9 @@ class ABX:
             codes = zip(feats.long().unbind(-1), sizes, strict=True)
             hot = [torch.nn.functional.one_hot(c, size) for c, size in codes]
             return torch.cat(hot, dim=-1).float()
-        return self.adapter(feats.unsqueeze(0))[0] if rate == "standardised" else feats
+        if rate == "utterance":
+            return (feats - feats.mean(0)) / feats.std(0, correction=0).clamp(min=1e-5)
+        return self.adapter(feats.unsqueeze(0))[0] if rate == "training set" else feats
 
     def error(self, split, rate, seed):
         """Errors on the speakers of a split."""
