@@ -53,8 +53,9 @@ def table(rows, arguments):
         "probe of single frames, 39 phones. ABX: context matched by manner class, "
         "dimensions as they are or standardised over the training set or the "
         "utterance, whichever is best on the validation speakers. PER: linear layer "
-        "with CTC. WER, CER: BiLSTM with CTC, no language model. Speaker-ID: all speakers of the corpus, other utterances of them; mean "
-        "and deviation over time, linear. Digits: FSDD, each speaker unseen in turn, "
+        "with CTC. WER, CER: BiLSTM with CTC, no language model. "
+        "Speaker-ID: all speakers of the corpus, other utterances of them; mean and "
+        "deviation over time, linear. Digits: FSDD, each speaker unseen in turn, "
         "the same pooling. Training: CPU time of one thread.",
         "",
         f"```\n{command}\n```",
