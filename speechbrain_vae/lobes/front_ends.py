@@ -121,6 +121,30 @@ class FrontEnd(torch.nn.Module):
         return -(-hops // self.source.stride)
 
 
+def frames_in(front_end, seconds):
+    """Whole frames of a front end that last about so many seconds, at least one.
+
+    The stride of a model that is to give frames of one length for any features.
+
+    Arguments
+    ---------
+    front_end : FrontEnd
+        Whose frames are counted.
+    seconds : float
+        Length of a frame of the model.
+
+    Returns
+    -------
+    int
+
+    Example
+    -------
+    >>> frames_in(FrontEnd("fbank"), 0.04)
+    4
+    """
+    return max(1, round(seconds / front_end.frame_shift))
+
+
 class _Spectral(torch.nn.Module):
     """FBANK or MFCC, each utterance by itself: deltas never see padding."""
 

@@ -7,7 +7,7 @@ Each is built from the size of its input and of its output and called with
 import torch
 from speechbrain.lobes.models.Xvector import Xvector
 
-from speechbrain_vae.lobes.encoders import RecurrentEncoder
+from speechbrain_vae.lobes.encoders import Encoder, RecurrentEncoder, pad_to_stride
 
 
 class FrameClassifier(torch.nn.Module):
@@ -24,15 +24,18 @@ class FrameClassifier(torch.nn.Module):
     num_layers : int
         Number of LSTM layers; 0 leaves the linear layer (a probe).
     stride : int
-        Frames that the LSTM reads as one; makes long inputs cheap.
+        Input frames for one output frame: side by side for the LSTM, their mean for
+        the linear layer, which stays a probe of single frames.
     dropout : float
         Probability of dropping an output of an LSTM layer.
 
     Example
     -------
     >>> model = FrameClassifier(16, 40, hidden_size=8, num_layers=1, stride=2)
-    >>> model(torch.randn(2, 11, 16), torch.tensor([1.0, 0.5])).shape
-    torch.Size([2, 6, 40])
+    >>> x, lengths = torch.randn(2, 11, 16), torch.tensor([1.0, 0.5])
+    >>> logits, lengths = model(x, lengths)
+    >>> logits.shape, lengths
+    (torch.Size([2, 6, 40]), tensor([1.0000, 0.5000]))
     """
 
     def __init__(
@@ -45,9 +48,7 @@ class FrameClassifier(torch.nn.Module):
         dropout=0.0,
     ):
         super().__init__()
-        if stride > 1 and not num_layers:
-            raise ValueError("a linear probe reads every frame: set stride: 1")
-        self.encoder = None
+        self.encoder = FrameMean(input_size, stride)
         if num_layers:
             self.encoder = RecurrentEncoder(
                 input_size,
@@ -59,14 +60,57 @@ class FrameClassifier(torch.nn.Module):
                 dropout=dropout,
                 cell=torch.nn.LSTM,
             )
-            input_size = self.encoder.output_size
-        self.output = torch.nn.Linear(input_size, output_size)
+        self.output = torch.nn.Linear(self.encoder.output_size, output_size)
 
     def forward(self, x, lengths=None):
-        """Logits [B, ceil(T / stride), output_size] of frames [B, T, D]."""
-        if self.encoder is not None:
-            x = self.encoder(x, lengths)
-        return self.output(x)
+        """Logits of frames.
+
+        Arguments
+        ---------
+        x : torch.Tensor
+            Shape [B, T, D].
+        lengths : torch.Tensor, optional
+            Relative lengths, shape [B].
+
+        Returns
+        -------
+        logits : torch.Tensor
+            Shape [B, ceil(T / stride), output_size].
+        lengths : torch.Tensor or None
+            Their relative lengths, shape [B].
+        """
+        logits = self.output(self.encoder(x, lengths))
+        return logits, self.encoder.output_lengths(x, lengths)
+
+
+class FrameMean(Encoder):
+    """Means of ``stride`` frames, of the valid ones among them.
+
+    Arguments
+    ---------
+    input_size : int
+        Size D of a frame.
+    stride : int
+        Input frames for one output frame.
+
+    Example
+    -------
+    >>> FrameMean(1, stride=2)(torch.tensor([[[1.0], [3.0], [5.0]]])).flatten()
+    tensor([2., 5.])
+    """
+
+    def __init__(self, input_size, stride=1):
+        super().__init__()
+        self.stride = stride
+        self.output_size = input_size
+
+    def layers(self, x, lengths=None):
+        """The means alone, [B, ceil(T / stride), D]."""
+        # x: [B, T, D]
+        mask = self.masks(x, lengths)[0].unsqueeze(-1)
+        windows = pad_to_stride(x * mask, self.stride).unflatten(1, (-1, self.stride))
+        count = pad_to_stride(mask, self.stride).unflatten(1, (-1, self.stride)).sum(2)
+        return [windows.sum(2) / count.clamp(min=1)]
 
 
 class UtteranceClassifier(torch.nn.Module):
