@@ -9,11 +9,13 @@
 import sys
 
 import speechbrain as sb
+import torch
 from speechbrain.dataio.encoder import CTCTextEncoder
 from speechbrain.decoders import ctc_greedy_decode
 from speechbrain.utils.data_pipeline import provides, takes
+from speechbrain.utils.metric_stats import ErrorRateStats
 
-from speechbrain_vae.analysis.phones import fold_to_39
+from speechbrain_vae.analysis.phones import ARPABET, fold_timit, plain
 from speechbrain_vae.downstream import (
     DownstreamBrain,
     check_labels,
@@ -34,34 +36,96 @@ class PhoneBrain(DownstreamBrain):
     def compute_forward(self, batch, stage):
         """Log-probabilities [B, T, phones + 1] and relative lengths [B]."""
         feats, lengths = self.represent(batch.to(self.device))
-        return self.modules.model(feats, lengths).log_softmax(-1), lengths
+        logits, lengths = self.modules.model(feats, lengths)
+        return logits.log_softmax(-1), lengths
 
     def compute_objectives(self, predictions, batch, stage):
         """CTC loss."""
         log_probs, lengths = predictions
         phones, phone_lengths = batch.phone_ids
         if stage != sb.Stage.TRAIN:
-            self.errors.append(
-                batch.id,
-                ctc_greedy_decode(log_probs, lengths, blank_id=0),
-                phones,
-                target_len=phone_lengths,
-                ind2lab=self.labels.decode_ndim,
-            )
+            for penalty, errors in self.errors.items():
+                errors.append(
+                    batch.id,
+                    decode(log_probs, lengths, penalty),
+                    phones,
+                    target_len=phone_lengths,
+                    ind2lab=self.labels.decode_ndim,
+                )
         return sb.nnet.losses.ctc_loss(
             log_probs, phones, lengths, phone_lengths, blank_index=0
         )
 
     def on_stage_start(self, stage, epoch=None):
-        """Count errors anew."""
-        self.errors = sb.utils.metric_stats.ErrorRateStats()
+        """Count errors anew, on the test set with the penalty of the checkpoint."""
+        penalties = self.hparams.blank_penalties
+        if stage == sb.Stage.TEST:
+            best = self.checkpointer.find_checkpoint(min_key=self.metric)
+            penalties = [best.meta["blank_penalty"]]
+        self.errors = {penalty: ErrorRateStats() for penalty in penalties}
 
     def evaluation_metrics(self, stage):
         """The phone error rate, in percent; of the test, details in a file."""
+        rates = {p: float(e.summarize("error_rate")) for p, e in self.errors.items()}
+        best = min(rates, key=rates.get)
         if stage == sb.Stage.TEST:
             with open(self.hparams.errors_file, "w", encoding="utf-8") as file:
-                self.errors.write_stats(file)
-        return {"PER": float(self.errors.summarize("error_rate"))}
+                self.errors[best].write_stats(file)
+        return {"PER": rates[best], "blank_penalty": best}
+
+
+def decode(log_probs, lengths, blank_penalty=0.0):
+    """Greedy phones, with the blank's log probability lowered by a constant.
+
+    Arguments
+    ---------
+    log_probs : torch.Tensor
+        Shape [B, T, phones + 1], the blank first.
+    lengths : torch.Tensor
+        Relative lengths, shape [B].
+    blank_penalty : float
+        The constant.
+
+    Returns
+    -------
+    list of list of int
+
+    Example
+    -------
+    >>> log_probs = torch.tensor([[[0.6, 0.4], [0.9, 0.1]]]).log()
+    >>> decode(log_probs, torch.ones(1)), decode(log_probs, torch.ones(1), 1.0)
+    ([[]], [[1]])
+    """
+    blank = torch.zeros(log_probs.shape[-1], device=log_probs.device)
+    blank[0] = blank_penalty
+    return ctc_greedy_decode(log_probs - blank, lengths, blank_id=0)
+
+
+def phone_labels(entries):
+    """Phones of each utterance, in one of the two sets of 39.
+
+    A corpus of ARPAbet keeps its phones, without stress. One with the 61 phones of
+    TIMIT is folded as its results are (Lee and Hon 1989).
+
+    Arguments
+    ---------
+    entries : dict of str to dict
+        Entries of each split, with ``phones``.
+
+    Returns
+    -------
+    dict of str to dict of str to list of str
+    """
+    phones = {
+        split: {utt: [plain(p) for p in e["phones"].split()] for utt, e in part.items()}
+        for split, part in entries.items()
+    }
+    if {p for items in phones["train"].values() for p in items} <= set(ARPABET):
+        return phones
+    for part in phones.values():
+        for utt, items in part.items():
+            part[utt] = [p for p in map(fold_timit, items) if p is not None]
+    return phones
 
 
 def run(hparams, run_opts, entries, test=True):
@@ -83,19 +147,22 @@ def run(hparams, run_opts, entries, test=True):
     dict
         ``valid.PER`` and ``test.PER`` in percent, and the losses.
     """
-    phones = {
-        split: {utt: fold_to_39(entry["phones"].split()) for utt, entry in part.items()}
-        for split, part in entries.items()
-    }
+    phones = phone_labels(entries)
     check_labels("phone", phones)
     labels = CTCTextEncoder()
     labels.insert_blank(index=0)
     labels.update_from_iterable(phones["train"].values())
 
-    @takes("phones")
+    targets = {
+        utt: labels.encode_sequence_torch(items)
+        for part in phones.values()
+        for utt, items in part.items()
+    }
+
+    @takes("id")
     @provides("phone_ids")
-    def encode(text):
-        return labels.encode_sequence_torch(fold_to_39(text.split()))
+    def encode(utt):
+        return targets[utt]
 
     brain = make_brain(PhoneBrain, hparams, run_opts, len(labels), labels=labels)
     brain.labels = labels
