@@ -375,8 +375,9 @@ def fit_and_test(brain, sets, test=True):
         valid_loader_kwargs=loaders["valid"],
     )
     best = brain.checkpointer.find_checkpoint(min_key=brain.metric).meta
-    numbers = (int, float)
-    results = {f"valid.{k}": v for k, v in best.items() if isinstance(v, numbers)}
+    # Beside the statistics, SpeechBrain keeps two entries of its own there.
+    own = ("unixtime", "end-of-epoch")
+    results = {f"valid.{name}": v for name, v in best.items() if name not in own}
     if test:
         brain.evaluate(
             sets["test"], min_key=brain.metric, test_loader_kwargs=loaders["test"]
