@@ -36,7 +36,8 @@ def splits(data_folder, seed=1234, valid_fraction=0.1):
     dict of str to dict
         Entries of ``train``, ``valid`` and ``test``, with ``words``, ``phones``
         (ARPAbet without stress and position), ``gender``, ``age`` and, where the
-        corpus comes with ``alignment.tsv.gz``, ``phone_times``.
+        corpus comes with ``alignment.tsv.gz``, ``phone_times`` and ``word_times``
+        (``[start, end, label]`` in seconds; silence is in none).
 
     Raises
     ------
@@ -57,7 +58,7 @@ def splits(data_folder, seed=1234, valid_fraction=0.1):
         lambda folder: all((folder / part / "wav.scp").is_file() for part in _PARTS),
         names=("speechocean762",),
     )
-    phones = _phones(root / "resource" / "text-phone")
+    pronounced = _pronounced(root / "resource" / "text-phone")
     times = _phone_times(root / "alignment.tsv.gz")
     entries, part_of = {}, {}
     for part in _PARTS:
@@ -70,10 +71,13 @@ def splits(data_folder, seed=1234, valid_fraction=0.1):
             raise ValueError(f"speechocean762: {root / part / 'utt2spk'} is missing")
         for utt, relative in tables["wav.scp"].items():
             speaker = tables["utt2spk"].get(utt, utt[:4])
+            words = tables.get("text", {}).get(utt)
+            spoken = pronounced.get(utt)
             labels = {
-                "words": tables.get("text", {}).get(utt),
-                "phones": phones.get(utt),
+                "words": words,
+                "phones": spoken and " ".join(spoken),
                 "phone_times": times.get(utt),
+                "word_times": _word_times(words, spoken, times.get(utt)),
                 "gender": tables.get("spk2gender", {}).get(speaker),
                 "age": tables.get("spk2age", {}).get(speaker),
             }
@@ -104,8 +108,8 @@ def _wav(root, relative):
     return next((other for other in others if os.path.exists(other)), path)
 
 
-def _phones(path):
-    """Phones of each utterance, from one line a word: ``utt.word W_B IY0_E``."""
+def _pronounced(path):
+    """Phones of each word, in text, from one line a word: ``utt.word W_B IY0_E``."""
     if not path.is_file():
         return {}
     words = defaultdict(list)
@@ -113,10 +117,28 @@ def _phones(path):
         utt, _, index = key.rpartition(".")
         plain = [phone.split("_")[0].rstrip("012") for phone in value.split()]
         words[utt].append((int(index), " ".join(plain)))
-    return {
-        utt: " ".join(phones for _, phones in sorted(items))
-        for utt, items in words.items()
-    }
+    return {utt: [phones for _, phones in sorted(w)] for utt, w in words.items()}
+
+
+def _word_times(words, pronounced, phone_times):
+    """From the start of a word's first phone to the end of its last.
+
+    None where words and phones do not match one to one: an aligner may leave out what
+    it does not find.
+    """
+    if not (words and pronounced and phone_times):
+        return None
+    words = words.split()
+    if len(words) != len(pronounced):
+        return None
+    if [phone for *_, phone in phone_times] != " ".join(pronounced).split():
+        return None
+    times, first = [], 0
+    for word, phones in zip(words, pronounced, strict=True):
+        last = first + len(phones.split())
+        times.append([phone_times[first][0], phone_times[last - 1][1], word])
+        first = last
+    return times
 
 
 def _phone_times(path):

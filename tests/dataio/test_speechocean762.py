@@ -1,3 +1,5 @@
+import gzip
+
 import pytest
 
 from speechbrain_vae.dataio.prepare import prepare
@@ -44,6 +46,20 @@ def test_the_official_layout(official, tmp_path):
     assert result.speakers == {"train": 18, "valid": 2, "test": 3}
 
 
+def test_words_begin_and_end_with_their_phones(official):
+    times = ["utt\tstart_s\tend_s\tphone\tspeaker"]
+    for start, phone in enumerate(["W", "IY", "K", "AO", "L"]):
+        start = start / 10 + (0.2 if phone in "K AO L" else 0)
+        times.append(f"000210011\t{start:.2f}\t{start + 0.1:.2f}\t{phone}\t0021")
+    # Of another utterance the aligner found less than what the transcript says.
+    times += [f"000220011\t0.0\t0.1\t{phone}\t0022" for phone in "W IY"]
+    with gzip.open(official / "alignment.tsv.gz", "wt") as file:
+        file.write("\n".join(times) + "\n")
+    entries = splits(official)["test"]
+    assert entries["000210011"]["word_times"] == [[0.0, 0.2, "WE"], [0.4, 0.7, "CALL"]]
+    assert "word_times" not in entries["000220011"]
+
+
 def test_tables_may_name_wav_where_flac_lies(official, recording):
     path = official / "WAVE/SPEAKER0021/000210011.WAV"
     recording(path.with_suffix(".flac"))
@@ -67,6 +83,14 @@ def test_the_real_subset(shared_data):
     assert entry["phones"] == "M AY K L AY K S DH AH W AY T W AH N"
     assert entry["phone_times"][0] == [0.455, 0.535, "M"]
     assert [label for _, _, label in entry["phone_times"]] == entry["phones"].split()
+    for part in parts.values():
+        for entry in part.values():
+            words = [word for _, _, word in entry["word_times"]]
+            assert words == entry["words"].split()
+            edges = {
+                edge for start, end, _ in entry["phone_times"] for edge in (start, end)
+            }
+            assert edges.issuperset(t for *span, _ in entry["word_times"] for t in span)
     phones = {
         p for part in parts.values() for e in part.values() for p in e["phones"].split()
     }
