@@ -25,8 +25,13 @@ import torch
 from frames import load_frames
 from sklearn.cluster import KMeans
 
+from speechbrain_vae.analysis.codebook_order import (
+    neighbour_ratio,
+    order_correlation,
+    tour,
+)
 from speechbrain_vae.nnet.quantisers import SFDiVeQ, SpaceFillingVQ
-from speechbrain_vae.nnet.quantisers.curve import project, untangle
+from speechbrain_vae.nnet.quantisers.curve import project
 from speechbrain_vae.nnet.quantisers.line_som import line_som
 from speechbrain_vae.nnet.quantisers.nearest import score_blocks
 from speechbrain_vae.nnet.quantisers.space_filling import mean_jump
@@ -76,28 +81,16 @@ def measure(x, codes):
     for rows, _, scores in score_blocks(x, codes):
         best[rows] = scores.topk(2, 1, largest=False).indices
     indices = best[:, 0]
-    distance = torch.cdist(codes, codes)
-    first, second = torch.triu_indices(len(codes), len(codes), 1)
-    pairs = distance[first, second]
-    gaps = (second - first).double()
-    ranks = torch.stack([_ranks(gaps), _ranks(pairs.double())])
     counts = torch.bincount(indices, minlength=len(codes)).double()
     return {
         "mse": float((x - codes[indices]).square().mean()),
         "curve": float((x - project(x, codes)[2]).square().mean()),
         "perplexity": float(perplexity(counts)),
-        "adjacent": float(distance.diagonal(1).mean() / pairs.mean()),
-        "spearman": float(torch.corrcoef(ranks)[0, 1]),
+        "adjacent": neighbour_ratio(codes),
+        "spearman": order_correlation(codes),
         "topo": float((best.diff(dim=1).abs() != 1).double().mean()),
         "jump": float(mean_jump(indices)),
     }
-
-
-def _ranks(values):
-    # Equal values share the mean of their ranks.
-    _, inverse, counts = values.unique(return_inverse=True, return_counts=True)
-    last = counts.cumsum(0).double()
-    return (last - (counts.double() - 1) / 2)[inverse]
 
 
 def kmeans_codes(x, size, seed):
@@ -106,16 +99,9 @@ def kmeans_codes(x, size, seed):
     return torch.from_numpy(model.cluster_centers_).float()
 
 
-def tour(codes):
-    """Codes in the order of a short open tour: nearest neighbour, then 2-opt."""
-    distance = torch.cdist(codes, codes).tolist()
-    left = set(range(1, len(codes)))
-    path = [0]
-    while left:
-        path.append(min(left, key=distance[path[-1]].__getitem__))
-        left.remove(path[-1])
-    codes = codes[path]
-    return codes[untangle(codes, moves=20 * len(codes), reach=len(codes))]
+def toured(codes):
+    """Codes in the order of a short tour."""
+    return codes[tour(codes)]
 
 
 def train_curve(quantiser, x, steps, batch, rate, seed):
@@ -178,7 +164,7 @@ def methods(size, quick=False):
 
     return {
         "k-means": lambda x, seed: kmeans_codes(x, size, seed),
-        "k-means, tour": lambda x, seed: tour(kmeans_codes(x, size, seed)),
+        "k-means, tour": lambda x, seed: toured(kmeans_codes(x, size, seed)),
         "line SOM .35": som(0.35),
         "line SOM .5": som(0.5),
         "line SOM .7": som(0.7),
