@@ -195,3 +195,53 @@ def _gather(frames, starts, counts):
     steps = torch.arange(int(counts.max()), device=counts.device)
     steps = torch.minimum(steps, counts.unsqueeze(1) - 1)
     return frames[starts.unsqueeze(1) + steps]
+
+
+def subsequence_dtw(cost, starts):
+    """Mean cost of the stretch of each sequence that is most like a query.
+
+    The query is taken frame by frame, while a sequence stays, goes on by one frame or
+    by two (Sakoe and Chiba, IEEE Transactions on Acoustics, Speech and Signal
+    Processing 26(1), 1978; Mueller, Information Retrieval for Music and Motion, 2007,
+    section 4.4): every path has as many cells as the query has frames, so the path with
+    the least sum has the least mean too.
+
+    Arguments
+    ---------
+    cost : torch.Tensor
+        Distances of the frames of the query to those of all sequences, one sequence
+        after the other, shape [N, M].
+    starts : torch.Tensor
+        First column of each sequence, in ascending order from 0, shape [U].
+
+    Returns
+    -------
+    mean : torch.Tensor
+        Mean cost along the cheapest path in each sequence, shape [U].
+    end : torch.Tensor
+        Its last column, shape [U].
+
+    Example
+    -------
+    >>> cost = torch.tensor([[0.0, 1.0, 0.5, 0.5], [1.0, 0.0, 0.5, 0.5]])
+    >>> subsequence_dtw(cost, torch.tensor([0, 2]))
+    (tensor([0.0000, 0.5000]), tensor([1, 2]))
+    """
+    rows, columns = cost.shape
+    sequence = torch.zeros(columns, dtype=torch.long, device=cost.device)
+    sequence[starts[1:]] = 1
+    sequence = sequence.cumsum(0)
+    # Two columns that no path crosses go before every sequence.
+    place = torch.arange(columns, device=cost.device) + 2 * sequence + 2
+    total = cost.new_full((columns + 2 * len(starts),), math.inf)
+    total[place] = cost[0]
+    for row in cost[1:]:
+        best = torch.minimum(total[2:], total[1:-1]).minimum(total[:-2])
+        total[place] = best[place - 2] + row
+    total = total[place]
+    least = total.new_full((len(starts),), math.inf)
+    least.scatter_reduce_(0, sequence, total, "amin")
+    # Of columns that are equally good the first.
+    found = torch.where(total == least[sequence], torch.arange(columns), columns)
+    end = torch.full_like(starts, columns).scatter_reduce_(0, sequence, found, "amin")
+    return least / rows, end

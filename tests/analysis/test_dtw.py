@@ -1,5 +1,6 @@
 """Batched DTW is the DTW of each pair, whatever the padding and the block."""
 
+import itertools
 import math
 
 import pytest
@@ -10,6 +11,7 @@ from speechbrain_vae.analysis.dtw import (
     angular_distances,
     dtw,
     pair_distances,
+    subsequence_dtw,
     unit_frames,
 )
 
@@ -118,3 +120,34 @@ def test_a_sequence_without_frames_is_refused():
             torch.tensor([1, 0]),
             torch.tensor([[0, 1]]),
         )
+
+
+def subsequence_by_hand(cost):
+    """Least mean cost of all paths that stay, go on by one column or by two."""
+    rows, columns = cost.shape
+    best = math.inf
+    for begin in range(columns):
+        for steps in itertools.product((0, 1, 2), repeat=rows - 1):
+            path = list(itertools.accumulate(steps, initial=begin))
+            if path[-1] < columns:
+                total = sum(float(cost[i, j]) for i, j in enumerate(path))
+                best = min(best, total / rows)
+    return best
+
+
+def test_a_query_is_found_as_in_a_search_of_all_paths():
+    torch.manual_seed(0)
+    counts = [1, 2, 7, 3]
+    starts = torch.tensor(counts).cumsum(0) - torch.tensor(counts)
+    for rows in (1, 2, 4):
+        cost = torch.rand(rows, sum(counts))
+        mean, _ = subsequence_dtw(cost, starts)
+        expected = [subsequence_by_hand(part) for part in cost.split(counts, dim=1)]
+        torch.testing.assert_close(mean, torch.tensor(expected))
+
+
+def test_a_path_never_crosses_into_another_sequence():
+    cost = torch.tensor([[0.0, 1.0, 1.0], [1.0, 0.0, 1.0]])
+    mean, end = subsequence_dtw(cost, torch.tensor([0, 1]))
+    assert mean.tolist() == [0.5, 0.5]
+    assert end.tolist() == [0, 1]

@@ -1,0 +1,130 @@
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from speechbrain_vae.analysis.retrieval import (
+    NORMALISATIONS,
+    WordSearch,
+    average_precision,
+    retrieval_scores,
+    sounds_like,
+    spoken_words,
+)
+
+SHIFT = 0.02
+PATTERNS = {"YES": [0, 1, 2, 3], "NO": [4, 5, 4, 5], "WELL": [6, 1, 7, 3]}
+
+
+def corpus(noise=0.2, speakers="abcdef"):
+    """Every speaker says two words, each some frames of its own, between noise."""
+    generator = torch.Generator().manual_seed(0)
+    directions = torch.eye(8)
+    features, entries = {}, {}
+    for speaker, (number, pair) in itertools.product(
+        speakers, enumerate(itertools.combinations(PATTERNS, 2))
+    ):
+        frames, times = [torch.zeros(5, 8)], []
+        for word in pair:
+            stretch = 1 + int(torch.randint(2, (), generator=generator))
+            said = directions[PATTERNS[word]].repeat_interleave(stretch, 0)
+            start = sum(map(len, frames))
+            times.append([start * SHIFT, (start + len(said) - 1) * SHIFT, word])
+            frames += [said, torch.zeros(4, 8)]
+        frames = torch.cat(frames)
+        utt = f"{speaker}{number}"
+        features[utt] = frames + noise * torch.randn(frames.shape, generator=generator)
+        entries[utt] = {"spk_id": speaker, "word_times": times}
+    return features, entries
+
+
+@pytest.mark.parametrize("normalisation", NORMALISATIONS)
+def test_words_that_sound_alike_are_found(normalisation):
+    features, entries = corpus()
+    words = spoken_words(entries)
+    search = WordSearch(features, SHIFT, normalisation=normalisation)
+    scores = retrieval_scores(search, words, entries)
+    assert scores["MAP"] > 90 and scores["P@N"] > 80
+    assert scores["queries"] == len(words) == 36
+    assert set(scores["words"]) == set(PATTERNS)
+
+
+def test_noise_is_found_as_chance_has_it():
+    features, entries = corpus()
+    generator = torch.Generator().manual_seed(1)
+    runs = []
+    for _ in range(20):
+        noise = {
+            u: torch.randn(f.shape, generator=generator) for u, f in features.items()
+        }
+        runs.append(
+            retrieval_scores(WordSearch(noise, SHIFT), spoken_words(entries), entries)
+        )
+    chance = runs[0]["chance"]
+    assert np.mean([run["MAP"] for run in runs]) == pytest.approx(chance, abs=3)
+
+
+def test_chance_is_the_mean_over_all_orders():
+    from speechbrain_vae.analysis.retrieval import _by_chance
+
+    orders = list(itertools.permutations([True, True, False, False, False]))
+    mean = np.mean([average_precision(order) for order in orders])
+    assert _by_chance(orders[0]) == pytest.approx(mean)
+
+
+def test_the_utterance_of_the_query_and_its_speaker_are_not_ranked():
+    features, entries = corpus()
+    # Nobody but the speaker herself says this word, in two utterances.
+    for utt in ("a0", "a1"):
+        entries[utt]["word_times"].append([0.1, 0.18, "MINE"])
+    search = WordSearch(features, SHIFT)
+    words = [w for w in spoken_words(entries, least=2) if w.word == "MINE"]
+    with pytest.raises(ValueError, match="said by anybody else"):
+        retrieval_scores(search, words, entries)
+    assert retrieval_scores(search, words, entries, same_speaker=True)["queries"] == 2
+    assert "a0" not in {hit.utt for hit in search.find("a0", 0.1, 0.18, number=99)}
+
+
+def test_a_hit_says_when_the_word_was_said():
+    features, entries = corpus(noise=0.0)
+    search = WordSearch(features, SHIFT)
+    for utt, entry in entries.items():
+        for start, end, word in entry["word_times"]:
+            for hit in search.find(utt, start, end, number=3):
+                times = entries[hit.utt]["word_times"]
+                assert word in [w for *_, w in times]
+                begin, last = next((s, e) for s, e, w in times if w == word)
+                assert begin - SHIFT < hit.start + SHIFT / 2 <= hit.end - SHIFT / 2
+                assert hit.end - SHIFT / 2 < last + SHIFT
+
+
+def test_rare_words_are_no_queries():
+    _, entries = corpus(speakers="ab")
+    with pytest.raises(ValueError, match="no word was said 5 times"):
+        spoken_words(entries)
+    with pytest.raises(ValueError, match="word_times"):
+        spoken_words({"a": {"words": "YES YES"}}, least=2)
+
+
+def test_errors_say_what_is_wrong():
+    features, _ = corpus(speakers="a")
+    with pytest.raises(ValueError, match="normalisation must be one of"):
+        WordSearch(features, SHIFT, normalisation="speaker")
+    search = WordSearch(features, SHIFT)
+    with pytest.raises(ValueError, match="'z' is not among those"):
+        search.distances("z", 0.0, 0.1)
+    with pytest.raises(ValueError, match="is frame_shift right"):
+        search.distances("a0", 9.0, 9.1)
+
+
+def test_utterances_with_the_same_sounds_sound_alike():
+    torch.manual_seed(0)
+    features = {}
+    for name, shift in (("a", 0), ("b", 0), ("c", 3), ("d", 3)):
+        features[name] = torch.randn(200, 6) * 0.5
+        features[name][:, shift : shift + 3] += 1
+    utterances, similarity = sounds_like(features)
+    similarity.fill_diagonal_(-1)
+    nearest = [utterances[i] for i in similarity.argmax(1)]
+    assert nearest == ["b", "a", "d", "c"]
