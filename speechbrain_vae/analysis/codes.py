@@ -1,0 +1,242 @@
+"""Section: what codes tell of phones, and phones of codes."""
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from .code_statistics import (
+    agreement,
+    code_counts,
+    distances_along,
+    similar_pairs_test,
+)
+from .phones import PHONE_GROUPS, SILENCE, phone_group
+from .report import Section, Table
+
+LEAST_FRAMES = 20
+"""Phones with fewer frames are left out of figures and of the test."""
+
+_BINS = 128
+
+_MEASURES = {
+    "phone_purity": "phone purity",
+    "cluster_purity": "cluster purity",
+    "nmi": "NMI",
+    "pnmi": "PNMI",
+    "phone_entropy_bits": "H(phone), bits",
+    "conditional_entropy_bits": "H(phone | code), bits",
+    "used_codes": "codes used",
+    "perplexity": "perplexity",
+}
+
+
+def section(context):
+    """How codes and phones go together, and where phones lie along the codes.
+
+    Arguments
+    ---------
+    context : speechbrain_vae.analysis.context.AnalysisContext
+        Of a discrete model, on utterances with phone times.
+
+    Returns
+    -------
+    Section
+    """
+    models = [context, *(other for other in context.others if other.discrete)]
+    numbers, rows, pair_rows = {}, [], []
+    counted = {}
+    for model in models:
+        names, counts = counts_of(model)
+        counted[model.name] = names, counts
+        numbers[model.name] = result = measure(names, counts)
+        for label, key in (("all frames", "all"), ("speech alone", "speech")):
+            values = [result[key][measure] for measure in _MEASURES]
+            rows.append([model.name, label, *values])
+        for among, key in (("all phones", "similar"), ("fricatives", "fricatives")):
+            test = result[key]
+            if test:
+                values = test["mean"], test["random_mean"], test["p"]
+                pairs = ", ".join(f"{p} {d:.3f}" for p, d in test["pairs"].items())
+                pair_rows.append([model.name, among, pairs, *values])
+    names, counts = counted[context.name]
+    size = counts.shape[1]
+    tables = [
+        Table("Codes and phones", ("model", "over", *_MEASURES.values()), rows),
+        Table(
+            "Earth mover's distance of similar phones along the codes, as a share of K",
+            ("model", "random among", "pairs", "mean", "random pairs", "p"),
+            pair_rows,
+        ),
+        Table(
+            f"Peak of each phone of {context.name}: the most frequent index and its "
+            "share of the phone's frames",
+            ("phone", "group", "frames", "peak index", "peak / K", "share"),
+            [
+                [
+                    name,
+                    phone_group(name),
+                    int(row.sum()),
+                    int(row.argmax()),
+                    float(row.argmax() / size),
+                    float(row.max() / row.sum()),
+                ]
+                for name, row in zip(names, counts, strict=True)
+            ],
+        ),
+    ]
+    figures = [
+        (
+            "codes_groups",
+            draw_groups(counted),
+            "Histograms of code indices for each phonetic group, each of area one.",
+        ),
+        (
+            "codes_phones",
+            draw_phones(counted),
+            "Histograms of code indices for each phone, scaled to one height, by "
+            "group. Dot: the peak. Left out: phones with fewer than "
+            f"{LEAST_FRAMES} frames.",
+        ),
+    ]
+    return Section("Codes and phones", _TEXT, figures, tables, numbers)
+
+
+_TEXT = """
+**Phone purity** is the share of frames whose phone is guessed right from the code,
+**cluster purity** that of the code from the phone; **NMI** is the mutual information of
+codes and phones over the mean of their entropies, **PNMI** over the entropy of the
+phones; **H(phone | code)** is what is left to know of the phone. Time that no phone
+covers is silence; all is given with and without it.
+
+Phones that differ in voicing alone (f–v, th–dh, s–z, sh–zh) should lie close to each
+other along the codes, if these have an order. Their distance is the earth mover's
+distance of their histograms, how far an index must be moved on average; **p** is the
+share of permutations of the phones' names, among all phones or among fricatives, that
+bring the pairs as close. With few fricatives the second test cannot give a small p.
+
+**What this does not show**: purity grows with the number of codes, so it compares
+codebooks of one size alone. Frames of one phone are not independent, and alignments
+have errors of about a frame. Distances along the codes mean nothing where codes have no
+order; they are given for these models as a check of the test.
+"""
+
+
+def counts_of(context):
+    """Phones and their codes over all utterances of a context that have phone times.
+
+    Arguments
+    ---------
+    context : speechbrain_vae.analysis.context.AnalysisContext
+        Of a discrete model.
+
+    Returns
+    -------
+    names : list of str
+    counts : np.ndarray
+        Shape [P, K].
+    """
+    size = len(context.codebook)
+    phones, codes = [], []
+    for utt in context.phone_times:
+        phones += context.phones(utt)
+        codes.append(context[utt].indices[:, 0].numpy())
+    return code_counts(phones, np.concatenate(codes), size)
+
+
+def measure(names, counts):
+    """Every number of the section for one model.
+
+    Arguments
+    ---------
+    names : list of str
+        Phones.
+    counts : np.ndarray
+        Of each phone and code, shape [P, K].
+
+    Returns
+    -------
+    dict
+        ``all`` and ``speech``, see
+        :func:`speechbrain_vae.analysis.code_statistics.agreement`; ``similar`` and
+        ``fricatives``, see ``similar_pairs_test``; ``peaks``; ``histograms``.
+    """
+    spoken = np.array([phone_group(name) != "silence" for name in names])
+    often = spoken & (counts.sum(1) >= LEAST_FRAMES)
+    kept = [name for name, keep in zip(names, often, strict=True) if keep]
+    distances = distances_along(counts[often])
+    fricatives = {name for name in kept if phone_group(name) == "fricative"}
+    return {
+        "all": agreement(counts),
+        "speech": agreement(counts[spoken]),
+        "similar": similar_pairs_test(kept, distances),
+        "fricatives": similar_pairs_test(kept, distances, among=fricatives),
+        "peaks": dict(zip(names, counts.argmax(1).tolist(), strict=True)),
+        "histograms": dict(zip(names, counts.tolist(), strict=True)),
+    }
+
+
+def draw_groups(counted):
+    """Histograms of each group (rows) under each model (columns)."""
+    figure = Figure(figsize=(5.2 * len(counted), 9), layout="constrained")
+    axes = figure.subplots(
+        len(PHONE_GROUPS), len(counted), sharex="col", sharey="col", squeeze=False
+    )
+    for column, (model, (names, counts)) in zip(axes.T, counted.items(), strict=True):
+        for axis, group in zip(column, PHONE_GROUPS, strict=True):
+            rows = [phone_group(name) == group for name in names]
+            total = counts[rows].sum(0)
+            edges, bars = _histogram(total)
+            share = bars / max(total.sum(), 1) / np.diff(edges)
+            axis.stairs(100 * share, edges, fill=True, color="0.25")
+            axis.set_title(
+                f"{group}, {total.sum():,} frames", fontsize=9, loc="left", pad=2
+            )
+        column[0].set_title(
+            f"{model}\n{column[0].get_title(loc='left')}", fontsize=9, loc="left"
+        )
+        column[-1].set_xlabel("code index")
+    figure.supylabel("share of the group's frames per code (%)", fontsize=9)
+    return figure
+
+
+def draw_phones(counted):
+    """One row for each phone, models side by side."""
+    figure = Figure(figsize=(5.2 * len(counted), 10), layout="constrained")
+    axes = figure.subplots(1, len(counted), squeeze=False)[0]
+    for axis, (model, (names, counts)) in zip(axes, counted.items(), strict=True):
+        size = counts.shape[1]
+        rows = [
+            (group, name)
+            for group in PHONE_GROUPS
+            for name in names
+            if phone_group(name) == group
+            and counts[names.index(name)].sum() >= LEAST_FRAMES
+        ]
+        for height, (group, name) in enumerate(reversed(rows)):
+            total = counts[names.index(name)]
+            edges, bars = _histogram(total)
+            top = height + 0.9 * bars / bars.max()
+            axis.stairs(top, edges, baseline=height, fill=True, color="0.35")
+            axis.plot(total.argmax() + 0.5, height + 0.95, ".", color="black", ms=4)
+            if height and group != rows[::-1][height - 1][0]:
+                axis.axhline(height, color="black", linewidth=0.8)
+        axis.set(
+            title=model,
+            xlabel="code index",
+            xlim=(0, size),
+            ylim=(0, len(rows)),
+        )
+        axis.set_yticks(
+            np.arange(len(rows)) + 0.4,
+            [name if name != SILENCE else "silence" for _, name in reversed(rows)],
+            fontsize=8,
+        )
+        axis.tick_params(axis="y", length=0)
+    axes[0].set_ylabel("phone; lines between " + ", ".join(PHONE_GROUPS))
+    return figure
+
+
+def _histogram(total):
+    """Edges and counts of a histogram of at most so many bars, from counts [K]."""
+    size = len(total)
+    edges = np.unique(np.linspace(0, size, min(size, _BINS) + 1).round().astype(int))
+    return edges, np.add.reduceat(total, edges[:-1])
