@@ -1,30 +1,44 @@
 """The one place that knows what an export folder holds.
 
-=====================  ====================================================
-``hyperparams.yaml``   the model alone, its parts written out, with SpeechBrain's
-                       ``modules`` and ``pretrainer``
-``features.ckpt``      statistics of the features
-``autoencoder.ckpt``   weights
-``README.md``          the model card
-=====================  ====================================================
+===========================  ==============================================
+``hyperparams.yaml``         the model alone, its parts written out, with
+                             SpeechBrain's ``modules`` and ``pretrainer``
+``features.safetensors``     statistics of the features
+``autoencoder.safetensors``  weights
+``README.md``                the model card
+``test.png``                 its figure, where there is one
+===========================  ==============================================
+
+Exports of version 1 have ``.ckpt`` files in the place of safetensors.
 """
 
 import io
+import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import ruamel.yaml
 import torch
 from hyperpyyaml import load_hyperpyyaml, resolve_references
-from speechbrain.utils.checkpoints import torch_save
-from speechbrain.utils.fetching import fetch
+from speechbrain.utils.fetching import FetchConfig, fetch
 
-VERSION = 1
+from speechbrain_vae.allocation_limit import AllocationLimit
+from speechbrain_vae.safe_yaml import UnsafeYAMLError, load_model_yaml
+from speechbrain_vae.weights import EXTENSION, read_weights, save_weights, sha256
+
+VERSION = 2
 """Version of the format; a reader refuses a newer one."""
 
 YAML = "hyperparams.yaml"
 CARD = "README.md"
+FIGURE = "test.png"
 LOADABLES = ("features", "autoencoder")
+
+_EXTENSIONS = {1: ".ckpt", 2: EXTENSION}
+# Constructors also make constants, and weights that they replace.
+_MODEL_BYTES_PER_WEIGHT_BYTE = 4
+_MODEL_BYTES = 64 * 10**6
 
 
 class ExportError(ValueError):
@@ -48,7 +62,7 @@ class Export:
     hparams: dict
 
 
-def write_export(folder, yaml_text, features, autoencoder, card=""):
+def write_export(folder, yaml_text, features, autoencoder, card="", figure=None):
     """Write an export folder.
 
     Arguments
@@ -62,6 +76,8 @@ def write_export(folder, yaml_text, features, autoencoder, card=""):
         The trained modules.
     card : str
         The model card, in Markdown.
+    figure : str or Path, optional
+        An image that the card shows as :data:`FIGURE`.
 
     Returns
     -------
@@ -70,15 +86,23 @@ def write_export(folder, yaml_text, features, autoencoder, card=""):
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    # The weights first: a YAML without them would look like a whole export.
-    for name, module in zip(LOADABLES, (features, autoencoder), strict=True):
-        torch_save(module, folder / f"{name}.ckpt")
-    (folder / YAML).write_text(model_yaml(yaml_text, features, autoencoder))
-    (folder / CARD).write_text(card)
+    # The YAML last: without its weights it would look like a whole export.
+    modules = dict(zip(LOADABLES, (features, autoencoder), strict=True))
+    checksums = {
+        name: save_weights(module, folder / f"{name}{EXTENSION}")
+        for name, module in modules.items()
+    }
+    if figure is not None:
+        shutil.copyfile(figure, folder / FIGURE)
+    (folder / CARD).write_text(card, encoding="utf-8")
+    text = model_yaml(yaml_text, features, autoencoder, checksums)
+    (folder / YAML).write_text(text, encoding="utf-8")
+    for name in LOADABLES:
+        (folder / f"{name}{_EXTENSIONS[1]}").unlink(missing_ok=True)
     return folder
 
 
-def model_yaml(yaml_text, features, autoencoder):
+def model_yaml(yaml_text, features, autoencoder, checksums):
     """The part of a training YAML that builds the model, made self-contained.
 
     Arguments
@@ -87,6 +111,8 @@ def model_yaml(yaml_text, features, autoencoder):
         HyperPyYAML with the keys ``features`` and ``autoencoder``.
     features, autoencoder : torch.nn.Module
         The modules it builds.
+    checksums : dict of str to str
+        SHA-256 of their weights' files.
 
     Returns
     -------
@@ -99,6 +125,7 @@ def model_yaml(yaml_text, features, autoencoder):
         "sample_rate": features.sample_rate,
         "frame_shift": features.frame_shift * autoencoder.stride,
         "feature_size": autoencoder.latent_size,
+        "checksums": checksums,
     }
     model = {name: training[name] for name in LOADABLES}
     out = io.StringIO()
@@ -109,13 +136,17 @@ def model_yaml(yaml_text, features, autoencoder):
     return (
         f"# Written by speechbrain_vae; load with FeatureEncoder or FrozenEncoder.\n"
         f"{out.getvalue()}modules:\n{references}"
-        "pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer\n"
+        "pretrainer: !new:speechbrain_vae.weights.SafetensorsPretrainer\n"
         f"    loadables:\n{nested}"
     )
 
 
-def read_export(source, savedir=None):
+def read_export(source, savedir=None, trust_code=False):
     """Load an export, strictly, in evaluation mode, on the CPU.
+
+    Nothing in the export is executed: weights are tensors alone, and the YAML is
+    refused when it names anything but model classes (see
+    :mod:`speechbrain_vae.safe_yaml`).
 
     Arguments
     ---------
@@ -123,6 +154,9 @@ def read_export(source, savedir=None):
         A local folder, or the ID of a repository on the Hugging Face Hub.
     savedir : str or Path, optional
         Where files from the Hub are kept.
+    trust_code : bool
+        Whether the YAML may name any class and function, yours for example. They run
+        with your rights: only for an export whose maker you trust.
 
     Returns
     -------
@@ -131,40 +165,83 @@ def read_export(source, savedir=None):
     Raises
     ------
     ExportError
-        The folder is missing or incomplete, was written by a newer version, or its
-        weights do not fit its YAML.
+        The folder is missing or incomplete, was written by a newer version, names
+        code, or its weights do not fit its YAML.
     """
-    text = _file(source, YAML, savedir).read_text()
-    _check_version(text, source)
-    hparams = load_hyperpyyaml(text)
-    for name in LOADABLES:
-        path = _file(source, f"{name}.ckpt", savedir)
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            hparams[name].load_state_dict(state, strict=True)
-        except Exception as error:
-            reason = " ".join(str(error).split())[:300]
-            raise ExportError(
-                f"{path} does not hold the weights that {YAML} describes ({reason}); "
-                "export or download the model again"
-            ) from error
-        hparams[name].eval()
+    try:
+        text = _file(source, YAML, savedir).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ExportError(f"{source}: its {YAML} is not text; export again") from error
+    extension = _EXTENSIONS[_version(text, source)]
+    paths = {name: _file(source, f"{name}{extension}", savedir) for name in LOADABLES}
+    hparams = _build(text, source, paths, trust_code)
+    for name, path in paths.items():
+        _fill(hparams, name, path)
     return Export(hparams["features"], hparams["autoencoder"], hparams)
 
 
-def _check_version(text, source):
-    facts = ruamel.yaml.YAML(typ="rt").load(text)
-    version = facts.get("export_version") if isinstance(facts, dict) else None
-    if version is None:
+def _version(text, source):
+    # By a search: a newer version may not even be YAML that this one can read.
+    found = re.search(r"^export_version: *(\d{1,9}) *$", text, re.MULTILINE)
+    if found is None:
         raise ExportError(
             f"{source}: its {YAML} was not written by speechbrain_vae; give the folder "
             "that train.py names as export in report.json"
         )
-    if version > VERSION:
+    if int(found[1]) not in _EXTENSIONS:
         raise ExportError(
-            f"{source} is an export of version {version}, this speechbrain_vae reads "
+            f"{source} is an export of version {found[1]}, this speechbrain_vae reads "
             f"up to {VERSION}; upgrade with: pip install -U speechbrain-vae"
         )
+    return int(found[1])
+
+
+def _build(text, source, paths, trust_code):
+    weights = sum(path.stat().st_size for path in paths.values())
+    limit = AllocationLimit(_MODEL_BYTES_PER_WEIGHT_BYTE * weights + _MODEL_BYTES)
+    try:
+        if trust_code:
+            hparams = load_hyperpyyaml(text)
+        else:
+            with limit:
+                hparams = load_model_yaml(text)
+    except UnsafeYAMLError as error:
+        raise ExportError(
+            f"{source}: its {YAML} is not loaded, since it is not a model alone: "
+            f"{error}. If you trust its maker and what it names, load it with "
+            "trust_code=True"
+        ) from error
+    except Exception as error:
+        raise ExportError(
+            f"{source}: the model of its {YAML} cannot be built ({_reason(error)}); "
+            "export or download it again, or pip install -U speechbrain-vae"
+        ) from error
+    for name in LOADABLES:
+        if not isinstance(hparams.get(name), torch.nn.Module):
+            raise ExportError(
+                f"{source}: its {YAML} has no module {name}; export or download the "
+                "model again"
+            )
+    return hparams
+
+
+def _fill(hparams, name, path):
+    checksums = hparams.get("checksums")
+    expected = checksums.get(name) if isinstance(checksums, dict) else None
+    try:
+        if expected is not None and sha256(path) != expected:
+            raise ValueError("its SHA-256 is another one: it was cut or changed")
+        hparams[name].load_state_dict(read_weights(path), strict=True)
+    except Exception as error:
+        raise ExportError(
+            f"{path} does not hold the weights that {YAML} describes "
+            f"({_reason(error)}); export or download the model again"
+        ) from error
+    hparams[name].eval()
+
+
+def _reason(error):
+    return " ".join(str(error).split())[:300]
 
 
 def _file(source, name, savedir):
@@ -186,10 +263,11 @@ def _file(source, name, savedir):
             "ID (user/name) of a model on the Hugging Face Hub"
         )
     try:
-        return Path(fetch(name, str(source), savedir=savedir))
+        # With the user's token where there is one: private models are found.
+        config = FetchConfig(token=None)
+        return Path(fetch(name, str(source), savedir=savedir, fetch_config=config))
     except Exception as error:
-        reason = " ".join(str(error).split())[:200]
         raise ExportError(
             f"there is no folder {source} here, and fetching {name} of it from the "
-            f"Hugging Face Hub failed: {reason}"
+            f"Hugging Face Hub failed: {_reason(error)}"
         ) from error

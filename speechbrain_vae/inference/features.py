@@ -28,7 +28,7 @@ class FeatureEncoder(Pretrained):
     HPARAMS_NEEDED = ["sample_rate", "frame_shift", "feature_size"]
 
     @classmethod
-    def from_hparams(cls, source, savedir=None, run_opts=None):
+    def from_hparams(cls, source, savedir=None, run_opts=None, trust_code=False):
         """Load an export.
 
         Arguments
@@ -39,17 +39,22 @@ class FeatureEncoder(Pretrained):
             Where files from the Hub are kept.
         run_opts : dict, optional
             SpeechBrain's run options, such as ``{"device": "cuda"}``.
+        trust_code : bool
+            Whether the export may name other classes than those of speechbrain_vae,
+            SpeechBrain and PyTorch; they are then executed.
 
         Returns
         -------
         FeatureEncoder
         """
-        export = read_export(source, savedir)
+        export = read_export(source, savedir, trust_code)
         modules = {"features": export.features, "autoencoder": export.autoencoder}
-        encoder = cls(modules, export.hparams, run_opts or {"device": "cpu"})
-        encoder.sample_rate = export.hparams["sample_rate"]
-        encoder.frame_shift = export.hparams["frame_shift"]
-        encoder.feature_size = export.hparams["feature_size"]
+        # These alone: run options among its keys are the user's to choose.
+        hparams = {name: export.hparams[name] for name in cls.HPARAMS_NEEDED}
+        encoder = cls(modules, hparams, run_opts or {"device": "cpu"})
+        encoder.sample_rate = hparams["sample_rate"]
+        encoder.frame_shift = hparams["frame_shift"]
+        encoder.feature_size = hparams["feature_size"]
         return encoder
 
     def forward(self, wavs, wav_lens=None):

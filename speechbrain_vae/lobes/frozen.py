@@ -42,6 +42,9 @@ class FrozenEncoder(torch.nn.Module):
     sample_rate : int, optional
         Sampling rate of the recipe's waveforms, in Hz; another one than the export's
         is refused.
+    trust_code : bool
+        Whether the export may name other classes than those of speechbrain_vae,
+        SpeechBrain and PyTorch; they are then executed.
 
     Example
     -------
@@ -61,6 +64,7 @@ class FrozenEncoder(torch.nn.Module):
         representation="features",
         output_norm=False,
         sample_rate=None,
+        trust_code=False,
     ):
         super().__init__()
         if representation not in REPRESENTATIONS:
@@ -73,7 +77,7 @@ class FrozenEncoder(torch.nn.Module):
                 "output_norm=True would normalise code indices; tokens need "
                 "output_norm=False"
             )
-        export = read_export(source, save_path)
+        export = read_export(source, save_path, trust_code)
         self.source = source
         self.features = export.features
         self.autoencoder = export.autoencoder

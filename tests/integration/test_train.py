@@ -12,14 +12,14 @@ import torch
 
 from speechbrain_vae.inference import FeatureEncoder
 from speechbrain_vae.lobes.frozen import FrozenEncoder
+from speechbrain_vae.weights import read_weights
 
 from .training import ENVIRONMENT, TINY, command, noise_corpus, train, write_noise
 
 
 def weights(folder):
     """The weights of the export of a run."""
-    path = folder / "run" / "export" / "autoencoder.ckpt"
-    return torch.load(path, weights_only=True)
+    return read_weights(folder / "run" / "export" / "autoencoder.safetensors")
 
 
 def test_vae_on_real_speech_beats_pca_windows_and_exports(shared_data, tmp_path):

@@ -96,18 +96,14 @@ def test_exports_that_cannot_be_used_say_why(tiny_export, tmp_path):
         return str(error.value)
 
     yaml = tiny_export / "hyperparams.yaml"
-    newer = yaml.read_text().replace("export_version: 1", "export_version: 99")
+    newer = yaml.read_text().replace("export_version: 2", "export_version: 99")
     assert "upgrade" in broken("hyperparams.yaml", lambda p: p.write_text(newer))
     assert "not written by" in broken(
         "hyperparams.yaml", lambda p: p.write_text("a: 1")
     )
     assert "not an export" in broken("hyperparams.yaml", lambda p: p.unlink())
-    assert "no features.ckpt" in broken("features.ckpt", lambda p: p.unlink())
-    assert "export or download" in broken(
-        "autoencoder.ckpt", lambda p: p.write_bytes(b"junk")
-    )
-    assert "export or download" in broken(
-        "autoencoder.ckpt", lambda p: torch.save({"junk": torch.zeros(1)}, p)
-    )
+    features, weights = "features.safetensors", "autoencoder.safetensors"
+    assert f"no {features}" in broken(features, lambda p: p.unlink())
+    assert "export or download" in broken(weights, lambda p: p.write_bytes(b"junk"))
     with pytest.raises(ExportError, match="there is no export at"):
         FrozenEncoder(tmp_path / "nowhere")

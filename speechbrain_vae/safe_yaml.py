@@ -1,0 +1,289 @@
+"""HyperPyYAML of somebody else, loaded without running what it names.
+
+HyperPyYAML calls whatever a tag names: ``!apply:os.system`` is a shell. Here a
+document is read as plain YAML, every node is checked, and the objects are built from
+the very nodes that were checked, of model classes alone: PyTorch modules that are
+defined in this package, in SpeechBrain's layers and in ``torch.nn``.
+"""
+
+import ast
+import functools
+import importlib
+import re
+
+import torch
+from ruamel.yaml import YAML
+from ruamel.yaml.constructor import SafeConstructor
+from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
+
+PACKAGES = (
+    "speechbrain_vae.lobes",
+    "speechbrain_vae.nnet",
+    "speechbrain.nnet",
+    "speechbrain.lobes.features",
+    "speechbrain.augment.freq_domain",
+    "torch.nn",
+)
+"""Where model classes may be defined."""
+
+LOADERS = (
+    "speechbrain_vae.lobes.frozen",
+    "speechbrain_vae.lobes.front_ends",
+    "speechbrain_vae.lobes.pooled",
+    "torch.nn.parallel",
+)
+"""Modules of these packages whose classes are no parts of a model: they read other
+exports or need other processes."""
+
+PRETRAINERS = (
+    "speechbrain_vae.weights.SafetensorsPretrainer",
+    "speechbrain.utils.parameter_transfer.Pretrainer",
+)
+
+MAX_CHARACTERS = 1_000_000
+MAX_NODES = 20_000
+MAX_DEPTH = 50
+
+_PLAIN = {
+    f"tag:yaml.org,2002:{name}"
+    for name in ("str", "int", "float", "bool", "null", "seq", "map")
+}
+_REFERENCE = re.compile(r"<(\w+)>")
+_DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
+_TUPLE = re.compile(r"\(.*\)")
+
+
+class UnsafeYAMLError(ValueError):
+    """A document asks for something that a model does not need; it was not loaded."""
+
+
+def load_model_yaml(text):
+    """Build what a YAML describes, if it describes models alone.
+
+    ``!new:`` and ``!name:`` take classes of :data:`PACKAGES`, ``!ref <key>`` a key of
+    the document, ``(1, 2)`` and ``!tuple`` are tuples; every other tag is refused.
+
+    Arguments
+    ---------
+    text : str
+        HyperPyYAML.
+
+    Returns
+    -------
+    dict
+
+    Raises
+    ------
+    UnsafeYAMLError
+        Naming the tag and its line. Nothing was built.
+
+    Example
+    -------
+    >>> load_model_yaml("size: 3\\nlayer: !new:torch.nn.Linear [3, 2]")
+    {'size': 3, 'layer': Linear(in_features=3, out_features=2, bias=True)}
+    >>> load_model_yaml("size: !apply:os.system [ls]")
+    Traceback (most recent call last):
+      ...
+    speechbrain_vae.safe_yaml.UnsafeYAMLError: line 1: the tag !apply:os.system ...
+    """
+    if len(text) > MAX_CHARACTERS:
+        raise UnsafeYAMLError(
+            f"it has {len(text)} characters; a model needs at most {MAX_CHARACTERS}"
+        )
+    yaml = YAML(typ="safe", pure=True)
+    yaml.Constructor = _ModelConstructor
+    try:
+        constructor, _ = yaml.get_constructor_parser(text)
+        root = constructor.composer.get_single_node()
+    except RecursionError:
+        raise UnsafeYAMLError(
+            f"its lists and mappings are nested deeper than {MAX_DEPTH} levels"
+        ) from None
+    # A parser that others feed may fail in any way.
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UnsafeYAMLError(f"it is not YAML: {reason}") from error
+    if not isinstance(root, MappingNode):
+        raise UnsafeYAMLError("it is not a mapping from names to values")
+    _Check(root)
+    return constructor.construct_document(root)
+
+
+def model_class(name):
+    """The class that a tag may name.
+
+    Arguments
+    ---------
+    name : str
+        Dotted name of module and class.
+
+    Returns
+    -------
+    type
+
+    Raises
+    ------
+    UnsafeYAMLError
+        There is no such class, or it is none of a model's.
+
+    Example
+    -------
+    >>> model_class("torch.nn.GELU")
+    <class 'torch.nn.modules.activation.GELU'>
+    """
+    module, _, leaf = name.rpartition(".")
+    if _DOTTED.fullmatch(name) and (name in PRETRAINERS or _inside(module, PACKAGES)):
+        # As a module and an entry of it: attributes of attributes reach everything,
+        # torch.nn.functional.torch.hub among it.
+        try:
+            found = vars(importlib.import_module(module)).get(leaf)
+        except ImportError:
+            found = None
+        if found is None:
+            raise UnsafeYAMLError(
+                f"{name} does not exist here; a newer version may have it: "
+                "pip install -U speechbrain-vae"
+            )
+        if name in PRETRAINERS or _is_part(found):
+            return found
+    raise UnsafeYAMLError(
+        f"{name} is none of the model classes of speechbrain_vae, speechbrain and torch"
+    )
+
+
+def _is_part(found):
+    return (
+        isinstance(found, type)
+        and issubclass(found, torch.nn.Module)
+        and _inside(found.__module__, PACKAGES)
+        and not _inside(found.__module__, LOADERS)
+    )
+
+
+def _inside(module, packages):
+    return any(module == p or module.startswith(f"{p}.") for p in packages)
+
+
+class _Check:
+    """Visits every node once, and puts what a ``!ref`` names in its place."""
+
+    def __init__(self, root):
+        self.keys = {
+            key.value: value for key, value in root.value if isinstance(key, ScalarNode)
+        }
+        self.seen = set()
+        self.open = set()
+        self.visit(root)
+
+    def visit(self, node, depth=0):
+        """The node to use instead of this one."""
+        if isinstance(node, ScalarNode) and _tag(node) == "!ref":
+            return self.visit(self.target(node), depth)
+        if id(node) in self.open:
+            raise self.refusal(node, "an alias that contains itself")
+        if id(node) in self.seen:
+            return node
+        self.seen.add(id(node))
+        if depth > MAX_DEPTH or len(self.seen) > MAX_NODES:
+            raise UnsafeYAMLError(
+                f"it has more than {MAX_NODES} values or {MAX_DEPTH} levels"
+            )
+        self.check_tag(node)
+        self.open.add(id(node))
+        if isinstance(node, MappingNode):
+            node.value = [
+                (self.visit(key, depth + 1), self.visit(value, depth + 1))
+                for key, value in node.value
+            ]
+        elif isinstance(node, SequenceNode):
+            node.value = [self.visit(item, depth + 1) for item in node.value]
+        self.open.discard(id(node))
+        return node
+
+    def target(self, node):
+        match = _REFERENCE.fullmatch(node.value.strip())
+        if not match or match[1] not in self.keys:
+            raise self.refusal(
+                node, f"!ref {node.value}", "only !ref <key>, a key of the same file"
+            )
+        target = self.keys[match[1]]
+        if _tag(target) == "!ref":
+            raise self.refusal(node, f"!ref {node.value}", "no reference to another")
+        return target
+
+    def check_tag(self, node):
+        tag = _tag(node)
+        if isinstance(node, ScalarNode):
+            implicit = node.style is None and tag in _PLAIN
+            if tag == "!tuple" or (implicit and _TUPLE.fullmatch(node.value)):
+                node.tag = "!tuple"
+                self.check_tuple(node)
+                return
+        if tag.startswith(("!new:", "!name:")):
+            try:
+                model_class(tag.partition(":")[2])
+            except UnsafeYAMLError as error:
+                raise self.refusal(node, f"the tag {tag}", str(error)) from None
+            if isinstance(node, ScalarNode) and node.value:
+                raise self.refusal(node, f"{tag} {node.value}", "arguments in a list")
+        elif tag not in _PLAIN:
+            raise self.refusal(
+                node, f"the tag {_shown(tag)}", "!new:, !name:, !ref and !tuple alone"
+            )
+
+    def check_tuple(self, node):
+        try:
+            value = _tuple(node.value)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            value = (None,)
+        if any(not isinstance(item, (int, float, str)) for item in value):
+            raise self.refusal(
+                node, f"the !tuple {node.value[:80]}", "numbers and quoted strings"
+            )
+
+    @staticmethod
+    def refusal(node, what, allowed=""):
+        detail = f" ({allowed})" if allowed else ""
+        return UnsafeYAMLError(
+            f"line {node.start_mark.line + 1}: {what} is refused{detail}"
+        )
+
+
+def _tag(node):
+    return str(node.tag or "")
+
+
+def _tuple(text):
+    return tuple(ast.literal_eval(f"[{text.strip()[1:-1]}]"))
+
+
+def _shown(tag):
+    return tag.replace("tag:yaml.org,2002:", "!!")
+
+
+class _ModelConstructor(SafeConstructor):
+    """Builds objects of nodes that :class:`_Check` has seen."""
+
+    def arguments(self, node):
+        if isinstance(node, MappingNode):
+            return [], self.construct_mapping(node, deep=True)
+        if isinstance(node, SequenceNode):
+            return self.construct_sequence(node, deep=True), {}
+        return [], {}
+
+    def new(self, name, node):
+        args, kwargs = self.arguments(node)
+        return model_class(name)(*args, **kwargs)
+
+    def name(self, name, node):
+        args, kwargs = self.arguments(node)
+        found = model_class(name)
+        return functools.partial(found, *args, **kwargs) if args or kwargs else found
+
+    def tuple(self, node):
+        return _tuple(node.value)
+
+
+_ModelConstructor.add_multi_constructor("!new:", _ModelConstructor.new)
+_ModelConstructor.add_multi_constructor("!name:", _ModelConstructor.name)
+_ModelConstructor.add_constructor("!tuple", _ModelConstructor.tuple)

@@ -1,0 +1,210 @@
+"""Exports: two formats, and what somebody may have put into one."""
+
+import pickle
+
+import pytest
+import safetensors.torch
+import torch
+from hyperpyyaml import load_hyperpyyaml
+
+from conftest import tiny_model
+from speechbrain_vae.export import ExportError, read_export, write_export
+from speechbrain_vae.inference import FeatureEncoder
+from speechbrain_vae.lobes.frozen import FrozenEncoder
+from speechbrain_vae.weights import sha256
+
+ROOT_YAMLS = ("vae.yaml", "vqvae.yaml", "ae.yaml", "apc.yaml", "dae.yaml")
+
+
+class Payload:
+    """Runs a command when it is unpickled."""
+
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        import os
+
+        return os.system, (f"touch {self.marker}",)
+
+
+def rewrite(export, *changes, sign=True):
+    """Change the text of an export's YAML; a hostile writer signs its weights."""
+    path = export / "hyperparams.yaml"
+    text = path.read_text()
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    if sign:
+        for name in ("features", "autoencoder"):
+            old = text.split(f"  {name}: ")[1].split()[0]
+            text = text.replace(old, sha256(export / f"{name}.safetensors"))
+    path.write_text(text)
+
+
+def version_1(export):
+    """Turn an export into one of the first format."""
+    rewrite(
+        export,
+        ("export_version: 2", "export_version: 1"),
+        (
+            "speechbrain_vae.weights.SafetensorsPretrainer",
+            "speechbrain.utils.parameter_transfer.Pretrainer",
+        ),
+        sign=False,
+    )
+    path = export / "hyperparams.yaml"
+    lines = path.read_text().splitlines(keepends=True)
+    start = lines.index("checksums:\n")
+    path.write_text("".join(lines[:start] + lines[start + 3 :]))
+    for old in export.glob("*.safetensors"):
+        torch.save(safetensors.torch.load_file(old), old.with_suffix(".ckpt"))
+        old.unlink()
+
+
+def test_exports_of_the_first_format_give_the_same_features(tiny_export):
+    wavs = torch.randn(2, 8000)
+    expected = FrozenEncoder(tiny_export)(wavs)
+    version_1(tiny_export)
+    assert not list(tiny_export.glob("*.safetensors"))
+    torch.testing.assert_close(FrozenEncoder(tiny_export)(wavs), expected)
+
+
+def test_an_export_written_over_an_old_one_leaves_no_ckpt(tiny_export):
+    version_1(tiny_export)
+    hparams, text = tiny_model()
+    write_export(tiny_export, text, hparams["features"], hparams["autoencoder"])
+    assert not list(tiny_export.glob("*.ckpt"))
+    read_export(tiny_export)
+
+
+def test_a_pickle_in_the_place_of_weights_is_not_executed(tiny_export, tmp_path):
+    marker = tmp_path / "executed"
+    version_1(tiny_export)
+    torch.save(Payload(marker), tiny_export / "autoencoder.ckpt")
+    with pytest.raises(ExportError, match="does not hold the weights"):
+        read_export(tiny_export, trust_code=True)
+    (tiny_export / "autoencoder.ckpt").write_bytes(pickle.dumps(Payload(marker)))
+    with pytest.raises(ExportError, match="does not hold the weights"):
+        read_export(tiny_export)
+    assert not marker.exists()
+
+
+def change_a_byte(path):
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 1
+    path.write_bytes(data)
+
+
+def change_the_header(path):
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b'"F32"', b'"F64"', 1))
+
+
+def claim_a_huge_header(path):
+    path.write_bytes((2**62).to_bytes(8, "little") + path.read_bytes()[8:])
+
+
+def rename_a_tensor(path):
+    state = safetensors.torch.load_file(path)
+    state["junk"] = state.pop(sorted(state)[0])
+    safetensors.torch.save_file(state, path)
+
+
+def make_huge(path):
+    safetensors.torch.save_file({"weight": torch.zeros(1000, 1000)}, path)
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+DAMAGE = (
+    change_the_header,
+    claim_a_huge_header,
+    rename_a_tensor,
+    make_huge,
+    empty,
+    cut,
+)
+
+
+@pytest.mark.parametrize("tamper", [change_a_byte, *DAMAGE])
+def test_changed_weights_are_refused(tiny_export, tamper):
+    tamper(tiny_export / "autoencoder.safetensors")
+    with pytest.raises(ExportError, match="its SHA-256 is another one"):
+        read_export(tiny_export)
+
+
+@pytest.mark.parametrize("tamper", DAMAGE)
+def test_weights_that_do_not_fit_are_refused_even_with_their_checksum(
+    tiny_export, tamper
+):
+    tamper(tiny_export / "autoencoder.safetensors")
+    rewrite(tiny_export)
+    with pytest.raises(ExportError, match="export or download the model again"):
+        read_export(tiny_export)
+
+
+def test_a_model_far_larger_than_its_weights_is_refused_before_it_is_built(tiny_export):
+    rewrite(tiny_export, ("channels: 12", "channels: 300000"))
+    with pytest.raises(ExportError, match="takes more than the"):
+        read_export(tiny_export)
+
+
+def test_a_model_of_endless_blocks_is_refused(tiny_export):
+    rewrite(tiny_export, ("blocks: 1", "blocks: 1000000000"))
+    with pytest.raises(ExportError, match="takes more than the"):
+        read_export(tiny_export)
+
+
+@pytest.mark.parametrize("load", [FeatureEncoder.from_hparams, FrozenEncoder])
+def test_code_in_an_export_runs_only_for_those_who_trust_it(
+    load, tiny_export, tmp_path
+):
+    marker = tmp_path / "executed"
+    with open(tiny_export / "hyperparams.yaml", "a", encoding="utf-8") as file:
+        file.write(f"extra: !apply:os.mkdir [{marker}]\n")
+    with pytest.raises(ExportError, match="!apply:os.mkdir .*trust_code=True"):
+        load(tiny_export)
+    assert not marker.exists()
+    load(tiny_export, trust_code=True)
+    assert marker.exists()
+
+
+def test_speechbrains_own_interface_finds_the_weights(tiny_export, tmp_path):
+    from speechbrain.inference.interfaces import Pretrained
+
+    class Features(Pretrained):
+        def encode(self, wavs):
+            feats, lengths = self.mods.features(wavs)
+            return self.mods.autoencoder.encode(feats, lengths)[0].features
+
+    encoder = Features.from_hparams(str(tiny_export), savedir=str(tmp_path / "saved"))
+    wavs = torch.randn(1, 8000)
+    expected = FrozenEncoder(tiny_export)(wavs)
+    torch.testing.assert_close(encoder.encode(wavs), expected)
+
+
+@pytest.mark.parametrize("name", ROOT_YAMLS)
+def test_the_checked_loader_builds_what_hyperpyyaml_builds(name, tmp_path, request):
+    text = (request.config.rootpath / "hparams" / name).read_text()
+    hparams = load_hyperpyyaml(text, {"output_folder": str(tmp_path / "run")})
+    parts = hparams["features"], hparams["autoencoder"]
+    folder = write_export(tmp_path / "export", text, *parts)
+    checked, trusted = (
+        read_export(folder, trust_code=trust) for trust in (False, True)
+    )
+    assert repr(checked.autoencoder) == repr(trusted.autoencoder)
+    assert repr(checked.features) == repr(trusted.features)
+    assert checked.hparams["modules"]["autoencoder"] is checked.autoencoder
+
+
+def test_run_options_of_an_export_are_not_followed(tiny_export):
+    with open(tiny_export / "hyperparams.yaml", "a", encoding="utf-8") as file:
+        file.write("device: cuda\ncompile: True\n")
+    assert FeatureEncoder.from_hparams(tiny_export).device == "cpu"
