@@ -201,6 +201,8 @@ class _Encoder(torch.nn.Module):
         self.codebook_sizes = None
         self.size = self.encoder.output_size
         if layer == "layers":
+            # Each downstream task weighs them by itself: lobes.adapter.
+            self.encoder.weights.requires_grad_(False)
             self.layers = len(self.encoder.weights)
             self.size *= self.layers
         if layer == "tokens":
