@@ -63,6 +63,14 @@ class AsrBrain(DownstreamBrain):
         best = ctc_greedy_decode(log_probs, lengths, blank_id=BLANK)
         return [self.units.decode(ids).split() for ids in best]
 
+    def on_fit_batch_start(self, batch, should_step):
+        """Warm up: without it a Conformer may not learn at all."""
+        super().on_fit_batch_start(batch, should_step)
+        steps = self.hparams.lr_warmup_steps
+        if self.optimizer_step < steps:
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.hparams.lr * (self.optimizer_step + 1) / steps
+
     def on_stage_start(self, stage, epoch=None):
         """Count errors anew."""
         self.wer = ErrorRateStats()
