@@ -67,13 +67,13 @@ def measure(task, feature, setup, arguments):
 
 
 def sweep(run, arguments):
-    """Choose the learning rate on the validation set, then run every seed with it.
+    """Choose the learning rate by the validation set alone, and run every seed with it.
 
     Arguments
     ---------
     run : callable
-        Of a learning rate, a seed and whether to test; gives numbers by name,
-        ``valid`` among them, the lower the better. Its ``rates`` are the grid.
+        Of a learning rate and a seed; gives numbers of the test by name, and
+        ``valid``, the lower the better. Its ``rates`` are the grid.
     arguments : argparse.Namespace
 
     Returns
@@ -82,12 +82,10 @@ def sweep(run, arguments):
         ``mean`` and ``spread`` (standard deviation over seeds) of every number of the
         test, the chosen ``rate`` and the ``grid`` of validation results.
     """
-    grid = {}
-    if len(run.rates) > 1:
-        for rate in run.rates:
-            grid[rate] = run(rate, arguments.seeds[0], test=False)["valid"]
-    rate = min(grid, key=grid.get) if grid else run.rates[0]
-    found = [run(rate, seed, test=True) for seed in arguments.seeds]
+    first, *others = arguments.seeds
+    grid = {rate: run(rate, first) for rate in run.rates}
+    rate = min(grid, key=lambda one: grid[one]["valid"])
+    found = [grid[rate], *(run(rate, seed) for seed in others)]
     names = [name for name in found[0] if name != "valid"]
     values = {name: [one[name] for one in found] for name in names}
     return {
@@ -97,7 +95,7 @@ def sweep(run, arguments):
             for name, v in values.items()
         },
         "rate": rate,
-        "grid": {str(key): value for key, value in grid.items()},
+        "grid": {str(key): one["valid"] for key, one in grid.items()},
     }
 
 

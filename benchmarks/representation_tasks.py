@@ -146,14 +146,14 @@ class Frames:
             self.data[split] = frames_and_labels(feats, part, *place, self.classes)
         self.adapter.fit([self.data["train"][0]])
 
-    def __call__(self, rate, seed, test):
+    def __call__(self, rate, seed):
         torch.manual_seed(seed)
         probe = FrameProbe(self.adapter, len(self.classes))
         probe.fit(self.data["train"], rate, self.epochs, seed)
-        found = {"valid": 100 - probe.accuracy(self.data["valid"])}
-        if test:
-            found["frames"] = probe.accuracy(self.data["test"])
-        return found
+        return {
+            "valid": 100 - probe.accuracy(self.data["valid"]),
+            "frames": probe.accuracy(self.data["test"]),
+        }
 
 
 class ABX:
@@ -201,11 +201,13 @@ class ABX:
             seed=seed,
         )
 
-    def __call__(self, rate, seed, test):
-        if not test:
-            return {"valid": self.error("valid", rate, seed)["across"]}
+    def __call__(self, rate, seed):
         found = self.error("test", rate, seed)
-        return {"ABX within": found["within"], "ABX across": found["across"]}
+        return {
+            "valid": self.error("valid", rate, seed)["across"],
+            "ABX within": found["within"],
+            "ABX across": found["across"],
+        }
 
 
 class Recipe:
@@ -236,12 +238,12 @@ class Recipe:
         self.module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(self.module)
 
-    def __call__(self, rate, seed, test):
+    def __call__(self, rate, seed):
         arguments = self.setup.arguments
         overrides = {"data_folder": arguments.data_folder, "seed": seed, "lr": rate}
-        return self.run(self.setup.entries, overrides, test)
+        return self.run(self.setup.entries, overrides)
 
-    def run(self, entries, overrides, test):
+    def run(self, entries, overrides):
         """Run the recipe with these keys, beside those of the feature."""
         source, layer = self.setup.source(self.feature)
         folder = self.setup.folder(self.feature) / "run"
@@ -257,12 +259,10 @@ class Recipe:
             hparams = load_hyperpyyaml(file, overrides)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         run_opts = {"device": device, "noprogressbar": True}
-        results = self.module.run(hparams, run_opts, entries, test)
+        results = self.module.run(hparams, run_opts, entries)
         shutil.rmtree(folder)
-        found = {"valid": results[f"valid.{self.metric}"]}
-        if test:
-            found |= {name: results[key] for name, key in self.numbers.items()}
-        return found
+        found = {name: results[key] for name, key in self.numbers.items()}
+        return {"valid": results[f"valid.{self.metric}"], **found}
 
 
 class Digits(Recipe):
@@ -272,7 +272,7 @@ class Digits(Recipe):
         super().__init__(*arguments, **options)
         self.grid, self.rates = self.rates, ("of each fold",)
 
-    def __call__(self, rate, seed, test):
+    def __call__(self, rate, seed):
         folder = self.setup.arguments.digits_folder
         entries = self.setup.prepared("fsdd", folder)
         best = []
@@ -280,7 +280,7 @@ class Digits(Recipe):
             len({e["spk_id"] for p in entries.values() for e in p.values()})
         ):
             keys = {"data_folder": folder, "seed": seed, "fold": fold}
-            found = [self.run(entries, {**keys, "lr": lr}, True) for lr in self.grid]
+            found = [self.run(entries, {**keys, "lr": lr}) for lr in self.grid]
             best.append(min(found, key=lambda one: one["valid"]))
         return {name: statistics.mean(one[name] for one in best) for name in best[0]}
 
