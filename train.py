@@ -3,6 +3,7 @@
 
 > python train.py hparams/vae.yaml
 > python train.py hparams/vae.yaml --corpus folder --data_folder my_recordings
+> torchrun --nproc_per_node=4 train.py hparams/vae.yaml  # four GPUs
 
 Every key of the YAML can be given on the command line. A run that was
 interrupted goes on when the same command is given again.

@@ -6,8 +6,8 @@
 trains every recipe at several sizes (``latent_size`` of continuous models,
 ``codebook_size`` of discrete ones), and draws the error of the reconstruction against
 dimensions or bits a second, beside PCA and k-means of the same windows. The size is
-chosen on validation speakers: the smallest whose error is within 2 % of what the next
-one gains. Runs that are done are kept; an interrupted sweep goes on.
+chosen on validation speakers: the smallest after which the next one lowers the error
+by less than 2 %. Runs that are done are kept; an interrupted sweep goes on.
 """
 
 import argparse
@@ -86,18 +86,18 @@ def run(recipe, key, size, arguments):
         "valid_mse": found["valid"]["reconstruction_mse"],
         "test_mse": found["test"]["reconstruction_mse"],
         "seconds": found["train"]["wall_seconds"],
-        "manifests": str(folder / "manifests"),
         "entropy": found["test"]["entropy_bitrate"] if discrete else None,
+        "run": folder.name,
     }
 
 
 def choose(rows):
-    """The smallest size after which doubling gains less than :data:`GAIN`."""
+    """The smallest size after which the next gains less than :data:`GAIN`, or None."""
     rows = sorted(rows, key=lambda row: row["rate"])
     for row, larger in zip(rows, rows[1:], strict=False):
         if larger["valid_mse"] > (1 - GAIN) * row["valid_mse"]:
             return row
-    return rows[-1]
+    return None
 
 
 def references(manifests, codebook_sizes, latent_rates):
@@ -171,12 +171,15 @@ def draw(rows, path):
                 color="0.5" if reference else None,
                 label=model,
             )
+        rates = sorted({round(row["rate"]) for row in of_unit})
+        axis.set_xscale("log")
+        axis.set_xticks(rates, [f"{rate:,}" for rate in rates])
+        axis.set_xticks([], minor=True)
         axis.set(
-            xscale="log",
             xlabel=names[unit],
             ylabel="Mean squared error of a band\n(test speakers, variance is 1)",
         )
-        axis.grid(alpha=0.3, which="both")
+        axis.grid(alpha=0.3)
         axis.legend()
     figure.savefig(path, dpi=120)
 
@@ -189,7 +192,9 @@ def table(rows, chosen, arguments):
         "",
         f"{arguments.corpus}: trained on the training speakers, sizes chosen on the "
         "validation speakers, error on the test speakers; log-Mel frames of unit "
-        f"variance, seed of the recipe, {arguments.epochs} epochs a model.",
+        f"variance, seed of the recipe, {arguments.epochs} epochs a model. Chosen is "
+        f"the smallest size after which the next lowers the error by less than "
+        f"{100 * GAIN:.0f} %; where none is, the largest that was tried still gains.",
         "",
         f"```\n{command}\n```",
         "",
@@ -205,7 +210,8 @@ def table(rows, chosen, arguments):
             f"| {row['model']}{mark} | {row['size']} | {row['rate']:.0f} {row['unit']} "
             f"| {entropy} | {errors} | {seconds} |"
         )
-    return "\n".join([*lines, "", "![Error against rate](rate_distortion.png)", ""])
+    figure = Path(arguments.output).with_suffix(".png").name
+    return "\n".join([*lines, "", f"![Error against rate]({figure})", ""])
 
 
 def shell_command(arguments):
@@ -230,7 +236,8 @@ def main(argv):
         found = [run(recipe, key, size, arguments) for size in sizes]
         rows += found
         chosen.append(choose(found))
-    manifests = rows[0]["manifests"]
+    # Those of any run: all have one seed, and so one split.
+    manifests = Path(arguments.runs) / rows[0]["run"] / "manifests"
     rates = [row["rate"] for row in rows if row["unit"] == "dims/s"]
     rows += references(manifests, arguments.codebook_sizes, sorted(set(rates)))
     output = Path(arguments.output)
