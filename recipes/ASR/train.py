@@ -9,6 +9,7 @@ import csv
 import logging
 import sys
 from collections import defaultdict
+from itertools import pairwise
 from pathlib import Path
 
 import speechbrain as sb
@@ -169,6 +170,38 @@ def make_searcher(hparams, units):
     return hparams["searcher"](blank_index=BLANK, vocab_list=vocabulary)
 
 
+def warn_of_too_many_units(entries, units, frame_shift):
+    """Log how many utterances CTC cannot align, and learns nothing from.
+
+    Arguments
+    ---------
+    entries : dict
+        Of the training set.
+    units : sentencepiece.SentencePieceProcessor
+    frame_shift : float
+        Of the recogniser, in seconds.
+
+    Returns
+    -------
+    int
+        Utterances with more units than frames, a blank between equal ones counted.
+    """
+    count = 0
+    for entry in entries.values():
+        ids = units.encode(entry["words"])
+        needed = len(ids) + sum(a == b for a, b in pairwise(ids))
+        count += needed > entry["duration"] / frame_shift
+    if count:
+        logger.warning(
+            "%d of %d training utterances have more units than frames of %g s and "
+            "teach nothing: choose larger units, or lower frame_shift",
+            count,
+            len(entries),
+            frame_shift,
+        )
+    return count
+
+
 def run(hparams, run_opts, entries, test=True):
     """Train a recogniser on these entries and test it.
 
@@ -205,6 +238,7 @@ def run(hparams, run_opts, entries, test=True):
         hparams["vocab_size"],
     )
     searcher = make_searcher(hparams, units)
+    warn_of_too_many_units(entries["train"], units, hparams["frame_shift"])
 
     @takes("words")
     @provides("unit_ids")

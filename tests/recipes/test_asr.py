@@ -104,6 +104,17 @@ def test_units_give_back_the_text_and_are_trained_once(tmp_path):
     assert len(list(tmp_path.glob("char-*.model"))) == 2
 
 
+def test_utterances_with_more_units_than_frames_are_counted(tmp_path):
+    units = train_units(["AB", "BBA"], tmp_path, "char")
+    entries = {
+        "two and the space before them": {"words": "AB", "duration": 0.12},
+        "a blank between equal ones": {"words": "BBA", "duration": 0.16},
+        "just enough": {"words": "BBA", "duration": 0.2},
+    }
+    assert recipe.warn_of_too_many_units(entries, units, 0.04) == 1
+    assert recipe.warn_of_too_many_units(entries, units, 0.05) == 3
+
+
 def test_a_character_that_training_never_saw_ends_in_one_line(tmp_path):
     tone_corpus(tmp_path / "corpus", test=["BAD DAD", "BAÇ"])
     with pytest.raises(SystemExit, match="the train set has no character Ç, the test"):
