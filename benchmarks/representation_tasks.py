@@ -226,13 +226,18 @@ class Recipe:
         Columns of the table, from the recipe's test results.
     rates : dict of str to tuple
         Learning rates of each budget.
+    epochs : dict of str to int
+        Epochs of a budget that are not those of the YAML.
     """
 
-    def __init__(self, setup, feature, budget, recipe, metric, numbers, rates):
+    def __init__(
+        self, setup, feature, budget, recipe, metric, numbers, rates, epochs=()
+    ):
         self.setup, self.feature = setup, feature
         self.yaml = ROOT / "recipes" / recipe
         self.metric, self.numbers = metric, numbers
         self.rates = rates[budget]
+        self.keys = {"number_of_epochs": epochs[budget]} if budget in epochs else {}
         script = self.yaml.parents[1] / "train.py"
         spec = importlib.util.spec_from_file_location(f"recipe_{recipe}", script)
         self.module = importlib.util.module_from_spec(spec)
@@ -249,7 +254,7 @@ class Recipe:
         folder = self.setup.folder(self.feature) / "run"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        overrides |= {
+        overrides |= self.keys | {
             "features": source,
             "layer": layer,
             "output_folder": str(folder),
@@ -322,6 +327,7 @@ TASKS = {
         metric="error",
         numbers={"digits": "test.accuracy"},
         rates={"small": (0.001, 0.01), "full": (0.0003, 0.001, 0.003, 0.01)},
+        epochs={"small": 10},
     ),
 }
 """What each task is measured by; ``per_bilstm`` is for the full budget."""
