@@ -24,13 +24,16 @@ from speechbrain.utils.distributed import (
     run_on_main,
 )
 
+from speechbrain_vae.checkpoints import CheckpointError
 from speechbrain_vae.dataio.dataset import batch_sampler, feature_dataset
 from speechbrain_vae.dataio.feature_cache import open_features
 from speechbrain_vae.dataio.manifests import read_manifest
-from speechbrain_vae.export import read_export, write_export
+from speechbrain_vae.export import FIGURE, read_export, write_export
 from speechbrain_vae.lobes.targets import Denoising, Reconstruction
 from speechbrain_vae.metrics import EpochTotals, mean_error
+from speechbrain_vae.model_card import model_card, run_settings
 from speechbrain_vae.nnet.ppca import PPCA
+from speechbrain_vae.nonfinite import NamesNonFiniteLoss, NonFiniteLossError
 from speechbrain_vae.pretraining import (
     NormalisedFeatures,
     Stopwatch,
@@ -43,14 +46,14 @@ from speechbrain_vae.reporting import (
     aggregate_posterior,
     draw,
     linear_baselines,
-    model_card,
     write_report,
 )
+from speechbrain_vae.run_lock import hold_run_lock
 
 logger = logging.getLogger("speechbrain_vae.train")
 
 
-class AutoencoderBrain(sb.Brain):
+class AutoencoderBrain(NamesNonFiniteLoss, sb.Brain):
     """Trains any autoencoder of :mod:`speechbrain_vae.lobes.autoencoder`."""
 
     def compute_forward(self, batch, stage):
@@ -150,6 +153,7 @@ def main(argv):
         ddp_init_group(run_opts)
         with open(hparams_file, encoding="utf-8") as file:
             hparams = load_hyperpyyaml(file, overrides)
+        run_on_main(hold_run_lock, args=[hparams["output_folder"]])
         sb.create_experiment_directory(
             hparams["output_folder"], hparams_file, overrides
         )
@@ -220,14 +224,15 @@ def main(argv):
         brain.loggers.append(
             sb.utils.train_logger.TensorboardLogger(folder / "tensorboard")
         )
-    brain.fit(
-        hparams["epoch_counter"],
-        sets["train"],
-        sets["valid"],
-        train_loader_kwargs=loaders["train"],
-        valid_loader_kwargs=loaders["valid"],
-    )
-    brain.evaluate(sets["test"], min_key="loss", test_loader_kwargs=loaders["test"])
+    with one_line_errors((CheckpointError, NonFiniteLossError)):
+        brain.fit(
+            hparams["epoch_counter"],
+            sets["train"],
+            sets["valid"],
+            train_loader_kwargs=loaders["train"],
+            valid_loader_kwargs=loaders["valid"],
+        )
+        brain.evaluate(sets["test"], min_key="loss", test_loader_kwargs=loaders["test"])
     run_on_main(finish, args=[brain, entries, folder, argv])
     if is_distributed_initialized():
         # Its threads, left to the end of the process, may abort it.
@@ -284,6 +289,7 @@ def finish(brain, entries, folder, argv):
     counter = hparams.epoch_counter
     best = brain.checkpointer.find_checkpoint(min_key="loss").meta
     report |= {
+        "corpus": hparams.corpus or ("folder" if hparams.data_folder else "synthetic"),
         "latent_dim": model.latent_size,
         "frame_shift": features.frame_shift * model.stride,
         "stopped_by": "patience" if counter.should_stop else "number_of_epochs",
@@ -304,16 +310,13 @@ def finish(brain, entries, folder, argv):
     report["skipped"] = [f"{item['wav']}: {item['reason']}" for item in skipped]
     report["export"] = str(folder / "export")
 
-    figure = folder / "test.png"
+    figure = folder / FIGURE
     first, feats = min(zip(entries["test"], brain.utterances["test"], strict=True))
     draw(figure, model, feats.to(brain.device), features.frame_shift, kl_per_dim, first)
-    write_export(
-        folder / "export",
-        (folder / "hyperparams.yaml").read_text(),
-        features,
-        model,
-        model_card(report, shlex.join(["python", "train.py", *argv])),
-    )
+    text = (folder / "hyperparams.yaml").read_text()
+    command = shlex.join(["python", "train.py", *argv])
+    card = model_card(report, command, run_settings(text), FIGURE)
+    write_export(folder / "export", text, features, model, card, figure)
     logger.info("Report (%s):\n%s", figure, write_report(folder, report))
 
 

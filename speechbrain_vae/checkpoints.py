@@ -1,11 +1,33 @@
-"""Checkpoints that a kill at any moment cannot damage."""
+"""Checkpoints that a kill, a full disk or a damaged file cannot take away."""
 
+import errno
+import logging
 import os
 import pathlib
+import pickle
 import shutil
+import zipfile
 
+import yaml
 from speechbrain.utils.checkpoints import CKPT_PREFIX, METAFNAME, Checkpointer
 from speechbrain.utils.distributed import ddp_barrier, if_main_process
+
+logger = logging.getLogger(__name__)
+
+# What half a file leads to; PyTorch's RuntimeError says that the model is another.
+_UNREADABLE = (
+    EOFError,
+    KeyError,
+    OSError,
+    TypeError,
+    UnicodeDecodeError,
+    pickle.UnpicklingError,
+    yaml.YAMLError,
+)
+
+
+class CheckpointError(OSError):
+    """A checkpoint cannot be written or read; the message says what to do."""
 
 
 class AtomicCheckpointer(Checkpointer):
@@ -14,7 +36,8 @@ class AtomicCheckpointer(Checkpointer):
     SpeechBrain writes the file that makes a folder a checkpoint first; a run that
     is killed while it saves then resumes from a checkpoint with files missing.
     Here that file comes last, and a checkpoint that is only half deleted is not
-    listed. Arguments as in ``speechbrain.utils.checkpoints.Checkpointer``.
+    listed. One that was damaged later is passed over for the next best, with a
+    warning. Arguments as in ``speechbrain.utils.checkpoints.Checkpointer``.
 
     Example
     -------
@@ -28,29 +51,101 @@ class AtomicCheckpointer(Checkpointer):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        if if_main_process():
-            for folder in self.checkpoints_dir.glob(f"{CKPT_PREFIX}*"):
-                if not (folder / METAFNAME).exists():
-                    shutil.rmtree(folder)
+        self.damaged = set()
 
     def save_checkpoint(self, *args, **kwargs):
-        """As in SpeechBrain; the checkpoint appears when all of it is written."""
-        checkpoint = super().save_checkpoint(*args, **kwargs)
-        if if_main_process():
-            for path in checkpoint.paramfiles.values():
-                _flush(path)
-            os.replace(_pending(checkpoint.path), checkpoint.path / METAFNAME)
+        """As in SpeechBrain; the checkpoint appears when all of it is written.
+
+        Raises
+        ------
+        CheckpointError
+            The disk is full, or cannot be written for another reason. What was
+            written of this checkpoint is removed, older ones are left as they are.
+        """
+        self._remove_unfinished()
+        try:
+            checkpoint = super().save_checkpoint(*args, **kwargs)
+            if if_main_process():
+                for path in checkpoint.paramfiles.values():
+                    _flush(path)
+                os.replace(_pending(checkpoint.path), checkpoint.path / METAFNAME)
+        except (OSError, RuntimeError) as error:
+            # PyTorch reports a failed write as a RuntimeError of its zip writer.
+            if isinstance(error, RuntimeError) and not _failed_to_write(error):
+                raise
+            self._remove_unfinished()
+            raise CheckpointError(self._unsaved(error)) from error
         # All processes must list the same checkpoints when they delete old ones.
         ddp_barrier()
         return checkpoint
+
+    def recover_if_possible(
+        self, importance_key=None, max_key=None, min_key=None, ckpt_predicate=None
+    ):
+        """As in SpeechBrain; a damaged checkpoint gives way to the next best.
+
+        Raises
+        ------
+        CheckpointError
+            There are checkpoints and all are damaged.
+        """
+        keys = (importance_key, max_key, min_key, ckpt_predicate)
+        reasons = []
+        for checkpoint in self.find_checkpoints(*keys):
+            reason = _damage(checkpoint) or self._try(checkpoint)
+            if reason is None:
+                return checkpoint
+            self.damaged.add(checkpoint.path)
+            reasons.append(f"{checkpoint.path.name}: {reason}")
+            logger.warning(
+                "The checkpoint %s is damaged (%s) and is passed over.",
+                checkpoint.path,
+                reason,
+            )
+        if reasons:
+            raise CheckpointError(
+                f"no checkpoint of {self.checkpoints_dir} can be read "
+                f"({'; '.join(reasons)}); restore one of them, or remove the folder "
+                "to train anew"
+            )
+        return None
 
     def list_checkpoints(self):
         """The checkpoints that are whole."""
         return [
             checkpoint
             for checkpoint in super().list_checkpoints()
-            if all(name in checkpoint.paramfiles for name in self._required())
+            if checkpoint.path not in self.damaged
+            and all(name in checkpoint.paramfiles for name in self._required())
         ]
+
+    def _list_checkpoint_dirs(self):
+        # SpeechBrain reads the meta file of each, whatever is in it.
+        return [f for f in super()._list_checkpoint_dirs() if _readable_meta(f)]
+
+    def _try(self, checkpoint):
+        try:
+            self.load_checkpoint(checkpoint)
+        except _UNREADABLE as error:
+            return _short(error)
+        return None
+
+    def _remove_unfinished(self):
+        if if_main_process():
+            for folder in self.checkpoints_dir.glob(f"{CKPT_PREFIX}*"):
+                if not (folder / METAFNAME).exists():
+                    shutil.rmtree(folder, ignore_errors=True)
+
+    def _unsaved(self, error):
+        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+        full = full or shutil.disk_usage(self.checkpoints_dir).free < 2**20
+        why = "the disk is full" if full else _short(error)
+        kept = self.find_checkpoint()
+        rest = "the run has none yet" if kept is None else f"{kept.path} is whole"
+        return (
+            f"a checkpoint cannot be saved in {self.checkpoints_dir} ({why}); {rest}: "
+            "make room, and give the same command again to go on from there"
+        )
 
     def _required(self):
         # A data loader joins the recoverables only when the training starts.
@@ -60,6 +155,50 @@ class AtomicCheckpointer(Checkpointer):
         return super()._save_checkpoint_metafile(
             _pending(pathlib.Path(fpath).parent), *args, **kwargs
         )
+
+
+def _damage(checkpoint):
+    """What is wrong with the files of a checkpoint, or None."""
+    for path in checkpoint.paramfiles.values():
+        try:
+            with open(path, "rb") as file:
+                start = file.read(4)
+            # The first bytes of PyTorch's files, which carry checksums.
+            if start == b"PK\x03\x04":
+                with zipfile.ZipFile(path) as archive:
+                    broken = archive.testzip()
+                if broken is not None:
+                    return f"{path.name}: its content does not match its checksum"
+            elif not start:
+                return f"{path.name} is empty"
+        except (OSError, zipfile.BadZipFile) as error:
+            return f"{path.name}: {_short(error)}"
+    return None
+
+
+def _readable_meta(folder):
+    try:
+        with open(folder / METAFNAME, encoding="utf-8") as file:
+            meta = yaml.safe_load(file)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        meta = None
+    good = isinstance(meta, dict) and {"unixtime", "end-of-epoch"} <= meta.keys()
+    if not good:
+        logger.warning(
+            "The checkpoint %s is damaged (its %s cannot be read) and is passed over.",
+            folder,
+            METAFNAME,
+        )
+    return good
+
+
+def _failed_to_write(error):
+    writer = any(name in str(error) for name in ("inline_container", "StreamWriter"))
+    return writer or isinstance(error.__context__, OSError)
+
+
+def _short(error):
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def _pending(folder):

@@ -19,7 +19,9 @@ from speechbrain.utils.distributed import ddp_init_group, run_on_main
 from speechbrain_vae.dataio.audio import load_entry
 from speechbrain_vae.dataio.dataset import batch_sampler
 from speechbrain_vae.dataio.manifests import read_manifest
+from speechbrain_vae.nonfinite import NamesNonFiniteLoss
 from speechbrain_vae.pretraining import prepare_corpus, seed_step
+from speechbrain_vae.run_lock import hold_run_lock
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +48,7 @@ def open_experiment(argv, **changes):
     overrides = {**(ruamel.yaml.YAML().load(overrides) or {}), **changes}
     with open(hparams_file, encoding="utf-8") as file:
         hparams = load_hyperpyyaml(file, overrides)
+    run_on_main(hold_run_lock, args=[hparams["output_folder"]])
     sb.create_experiment_directory(hparams["output_folder"], hparams_file, overrides)
     return hparams, run_opts
 
@@ -232,7 +235,7 @@ def _getter(name, get):
     return pipeline
 
 
-class DownstreamBrain(sb.Brain):
+class DownstreamBrain(NamesNonFiniteLoss, sb.Brain):
     """A Brain on the features of a front end.
 
     A subclass gives ``compute_forward``, ``compute_objectives`` and

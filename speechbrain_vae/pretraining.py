@@ -181,8 +181,15 @@ def prepare_corpus(hparams, save_folder):
 
 
 @contextlib.contextmanager
-def one_line_errors():
+def one_line_errors(
+    kinds=(ValueError, KeyError, OSError, ImportError, YAMLError),
+):
     """End the program with one line when what the user gave cannot be used.
+
+    Arguments
+    ---------
+    kinds : tuple of type
+        Exceptions that the user can do something about.
 
     Example
     -------
@@ -194,6 +201,6 @@ def one_line_errors():
     """
     try:
         yield
-    except (ValueError, KeyError, OSError, ImportError, YAMLError) as error:
+    except kinds as error:
         message = error.args[0] if isinstance(error, KeyError) else error
         raise SystemExit(f"error: {' '.join(str(message).split())}") from error

@@ -1,4 +1,4 @@
-"""What a pretraining run leaves behind: numbers, a figure and a model card."""
+"""What a pretraining run leaves behind: numbers and a figure."""
 
 import json
 from pathlib import Path
@@ -112,10 +112,17 @@ def write_report(folder, report):
     path = Path(folder) / "report.json"
     path.write_text(json.dumps(nested, indent=2) + "\n")
     width = max(map(len, report))
-    return "\n".join(f"{name:<{width}}  {_show(v)}" for name, v in report.items())
+    return "\n".join(f"{name:<{width}}  {shown(v)}" for name, v in report.items())
 
 
-def _show(value):
+def shown(value):
+    """A value of a report as text.
+
+    Example
+    -------
+    >>> shown(0.123456), shown([])
+    ('0.1235', 'none')
+    """
     if isinstance(value, list):
         return "; ".join(value) or "none"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
@@ -197,48 +204,3 @@ def _picture(axis, frames, seconds, options):
         extent=(0, seconds, -0.5, frames.shape[1] - 0.5),
         **options,
     )
-
-
-def model_card(report, command):
-    """The README of an export, in Markdown, filled from the run.
-
-    Arguments
-    ---------
-    report : dict
-        As given to :func:`write_report`.
-    command : str
-        The command that trained the model.
-
-    Returns
-    -------
-    str
-    """
-    # A card is shared; the paths of this machine are nobody's business.
-    shared = {k: v for k, v in report.items() if k not in ("skipped", "export")}
-    rows = "\n".join(f"| `{name}` | {_show(v)} |" for name, v in shared.items())
-    return f"""---
-library_name: speechbrain
-tags: [speechbrain, speechbrain-vae, speech, feature-extraction]
----
-# A speech encoder trained with speechbrain-vae
-
-```python
-from speechbrain_vae.inference import FeatureEncoder
-
-encoder = FeatureEncoder.from_hparams("path/to/this/folder")
-features = encoder.encode_file("speech.wav")  # [T, {report.get("latent_dim", "D")}]
-```
-
-In a SpeechBrain YAML:
-
-```yaml
-compute_features: !new:speechbrain_vae.lobes.frozen.FrozenEncoder
-    source: path/to/this/folder
-```
-
-Trained with `{command}`.
-
-| | |
-|---|---|
-{rows}
-"""

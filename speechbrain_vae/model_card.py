@@ -1,0 +1,135 @@
+"""The README of an export: what was trained on what, how good, how to use it."""
+
+import io
+
+import ruamel.yaml
+from huggingface_hub import ModelCard
+from hyperpyyaml import resolve_references
+
+from speechbrain_vae.reporting import shown
+
+PLACE = "path/to/this/folder"
+"""Stands in a card for where the export is, until it is published."""
+
+# Paths and switches of one machine are nobody else's business.
+_PRIVATE = ("folder", "log", "cache", "init_from", "workers", "tensorboard")
+
+_USE = """```python
+from speechbrain_vae.inference import FeatureEncoder
+
+encoder = FeatureEncoder.from_hparams("{place}")
+features = encoder.encode_file("speech.wav")  # [T, {size}], every {ms:g} ms
+```
+
+In a SpeechBrain YAML:
+
+```yaml
+compute_features: !new:speechbrain_vae.lobes.frozen.FrozenEncoder
+    source: {place}
+```
+"""
+
+
+def model_card(report, command, settings=None, figure=None):
+    """The README of an export, in Markdown, filled from the run.
+
+    Arguments
+    ---------
+    report : dict
+        As given to :func:`speechbrain_vae.reporting.write_report`.
+    command : str
+        The command that trained the model.
+    settings : dict, optional
+        Of the run; see :func:`run_settings`.
+    figure : str, optional
+        Name of an image in the same folder.
+
+    Returns
+    -------
+    str
+
+    Example
+    -------
+    >>> card = model_card({"test.reconstruction_mse": 0.03}, "python train.py vae.yaml")
+    >>> "| `test.reconstruction_mse` | 0.03 |" in card
+    True
+    """
+    shared = {k: v for k, v in report.items() if k not in ("skipped", "export")}
+    test = {k: v for k, v in shared.items() if k.startswith("test.")}
+    rest = {k: v for k, v in shared.items() if k not in test}
+    size = report.get("latent_dim", "D")
+    parts = [
+        "---",
+        "library_name: speechbrain",
+        "pipeline_tag: feature-extraction",
+        "tags: [speechbrain, speechbrain-vae, speech, feature-extraction]",
+        "---",
+        "# A speech encoder trained with speechbrain-vae\n",
+        _USE.format(place=PLACE, size=size, ms=1000 * report.get("frame_shift", 0.01)),
+    ]
+    if figure is not None:
+        parts.append(f"![An utterance of the test set, and its features]({figure})\n")
+    parts += ["## Training\n", f"```\n{command}\n```\n", _table(rest)]
+    parts += ["## Test set\n", _table(test)]
+    if settings:
+        parts += ["## Settings\n", _table(settings)]
+    return "\n".join(parts)
+
+
+def run_settings(yaml_text):
+    """The plain values at the top of a training YAML, paths left out.
+
+    Arguments
+    ---------
+    yaml_text : str
+        HyperPyYAML, overrides applied.
+
+    Returns
+    -------
+    dict
+
+    Example
+    -------
+    >>> run_settings("seed: 1\\ndata_folder: /home/me\\nlr: 0.1\\nopt: {a: 1}")
+    {'seed': 1, 'lr': 0.1}
+    """
+    values = ruamel.yaml.YAML().load(resolve_references(io.StringIO(yaml_text)))
+    return {
+        key: value
+        for key, value in values.items()
+        if isinstance(value, (str, int, float))
+        and not key.startswith("__")
+        and not any(word in key for word in _PRIVATE)
+    }
+
+
+def published_card(card, repo_id, licence):
+    """The card as it stands on the Hub.
+
+    Arguments
+    ---------
+    card : str
+        Of :func:`model_card`, perhaps edited since.
+    repo_id : str
+        ``user/name``.
+    licence : str
+        The Hub's short name of a licence.
+
+    Returns
+    -------
+    str
+
+    Example
+    -------
+    >>> card = published_card(model_card({}, "train"), "ann/vae", "cc-by-4.0")
+    >>> 'from_hparams("ann/vae")' in card, "license: cc-by-4.0" in card
+    (True, True)
+    """
+    parsed = ModelCard(card.replace(PLACE, repo_id), ignore_metadata_errors=False)
+    parsed.data.license = licence
+    return str(parsed)
+
+
+def _table(values):
+    rows = "\n".join(f"| `{name}` | {shown(v)} |" for name, v in values.items())
+    return f"| | |\n|---|---|\n{rows}\n"
