@@ -2,6 +2,7 @@
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from .code_statistics import (
     agreement,
@@ -93,7 +94,7 @@ def section(context):
             "codes_phones",
             draw_phones(counted),
             "Histograms of code indices for each phone, scaled to one height, by "
-            "group. Dot: the peak. Left out: phones with fewer than "
+            "group. Triangle: the peak. Left out: phones with fewer than "
             f"{LEAST_FRAMES} frames.",
         ),
     ]
@@ -194,6 +195,7 @@ def draw_groups(counted):
             f"{model}\n{column[0].get_title(loc='left')}", fontsize=9, loc="left"
         )
         column[-1].set_xlabel("code index")
+        column[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.supylabel("share of the group's frames per code (%)", fontsize=9)
     return figure
 
@@ -216,7 +218,7 @@ def draw_phones(counted):
             edges, bars = _histogram(total)
             top = height + 0.9 * bars / bars.max()
             axis.stairs(top, edges, baseline=height, fill=True, color="0.35")
-            axis.plot(total.argmax() + 0.5, height + 0.95, ".", color="black", ms=4)
+            axis.plot(total.argmax() + 0.5, height + 0.94, "v", color="black", ms=3)
             if height and group != rows[::-1][height - 1][0]:
                 axis.axhline(height, color="black", linewidth=0.8)
         axis.set(
@@ -231,7 +233,15 @@ def draw_phones(counted):
             fontsize=8,
         )
         axis.tick_params(axis="y", length=0)
-    axes[0].set_ylabel("phone; lines between " + ", ".join(PHONE_GROUPS))
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    groups = [group for group, _ in reversed(rows)]
+    beside = axes[-1].secondary_yaxis("right")
+    beside.set_yticks(
+        [np.flatnonzero(np.equal(groups, one)).mean() + 0.5 for one in set(groups)],
+        list(set(groups)),
+    )
+    beside.tick_params(length=0)
+    axes[0].set_ylabel("phone")
     return figure
 
 

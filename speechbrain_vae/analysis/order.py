@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from speechbrain_vae.nnet.quantisers.nearest import nearest_indices
 
@@ -125,5 +126,7 @@ def draw_distances(books):
             origin="lower",
         )
         axis.set(title=name, xlabel="code index", ylabel="code index")
+        for side in (axis.xaxis, axis.yaxis):
+            side.set_major_locator(MaxNLocator(integer=True))
     figure.colorbar(image, ax=axes, label="distance / mean distance", shrink=0.8)
     return figure
