@@ -1,0 +1,220 @@
+"""Does the index of a space-filling codebook mean something, and what does that cost?
+
+    python benchmarks/interpretability.py EXPORT ... --data_folder D
+
+The encoder of each export is frozen, and codebooks of one size are fitted to what it
+gives on training speakers, before any quantiser of its own; everything is measured on
+speakers that took no part. Means over seeds. Prints a Markdown table of each encoder
+and how it stands with the bars; --output also writes every number as JSON.
+
+- jump: mean |i_t - i_t+1| / K; relative: over that of frames in random order
+- nmi: of codes and phones, silence among them; speech nmi: without
+- purity: phone purity; error: squared, to the nearest code, over that of VQ
+- similar, p: earth mover's distance of f-v, th-dh, s-z, sh-zh along the codes, over
+  that of random pairs; p of its permutation test, the largest of the seeds
+"""
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+
+import torch
+from frames import DATA_FOLDER
+from quantiser_order import train_curve
+
+from speechbrain_vae.analysis.code_statistics import code_counts
+from speechbrain_vae.analysis.codebook_order import order_of, tour
+from speechbrain_vae.analysis.codes import measure as measure_phones
+from speechbrain_vae.analysis.context import AnalysisContext, open_entries
+from speechbrain_vae.nnet.quantisers import SpaceFillingVQ, VectorQuantizer
+from speechbrain_vae.pretraining import one_line_errors
+
+COLUMNS = (
+    "jump",
+    "relative",
+    "neighbours",
+    "spearman",
+    "error",
+    "nmi",
+    "speech nmi",
+    "purity",
+    "similar",
+    "p",
+)
+STEPS, BATCH = 1500, 2048
+
+
+def fit(x, size, seed):
+    """Fitted quantisers of frames [N, D]: VQ, its codes on a tour, and SFVQ.
+
+    Returns
+    -------
+    dict of str to tuple
+        Codes [K, D] and a function from frames [N, D] to their indices.
+    """
+    torch.manual_seed(seed)
+    vq = VectorQuantizer(x.shape[1], size, seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(STEPS):
+        vq(x[torch.randint(len(x), (1, BATCH), generator=generator)])
+    curve = SpaceFillingVQ(x.shape[1], size, growth_steps=STEPS // 16)
+    train_curve(curve, x, STEPS, BATCH, rate=1e-2, seed=seed)
+    codes = vq.codebook.weight.detach()
+    # k-means++ begins in the densest region: shuffled, so that no order is left.
+    shuffled = codes[torch.randperm(size, generator=generator)]
+    toured = codes[tour(codes)]
+
+    def nearest(book):
+        return lambda frames: torch.cdist(frames, book).argmin(1)
+
+    def projected(frames):
+        return curve.eval()(frames[None]).indices[0, :, 0]
+
+    corners = curve.codebook.corners.detach()
+    return {
+        "VQ": (shuffled, nearest(shuffled)),
+        "VQ + tour": (toured, nearest(toured)),
+        "SFVQ": (corners, projected),
+    }
+
+
+def evaluate(codes, assign, frames, phones):
+    """Columns of the table for one codebook.
+
+    Arguments
+    ---------
+    codes : torch.Tensor
+        Shape [K, D].
+    assign : callable
+        From frames [T, D] to indices [T].
+    frames : list of torch.Tensor
+        Of each utterance, shape [T, D].
+    phones : list of list of str
+        Phone of each frame.
+
+    Returns
+    -------
+    dict
+    """
+    sequences = [assign(x) for x in frames]
+    order = order_of(codes, sequences, frames)
+    names, counts = code_counts(
+        [phone for utterance in phones for phone in utterance],
+        torch.cat(sequences).numpy(),
+        len(codes),
+    )
+    tell = measure_phones(names, counts)
+    similar = tell["similar"]
+    return {
+        "jump": order["index_jump"],
+        "relative": order["relative_jump"],
+        "neighbours": order["neighbour_ratio"],
+        "spearman": order["spearman"],
+        "error": order["distortion"],
+        "nmi": tell["all"]["nmi"],
+        "speech nmi": tell["speech"]["nmi"],
+        "purity": tell["all"]["phone_purity"],
+        "similar": similar["mean"] / similar["random_mean"],
+        "p": similar["p"],
+        "pairs": similar["pairs"],
+        "fricatives_p": tell["fricatives"]["p"],
+        "pnmi": tell["all"]["pnmi"],
+        "used": tell["all"]["used_codes"],
+    }
+
+
+def encoder_rows(source, train, test, size, seeds):
+    """Rows of the table of one encoder, means over seeds.
+
+    Arguments
+    ---------
+    source : str
+        An export.
+    train, test : dict of str to dict
+        Entries to fit to and to measure on.
+    size : int
+        Codes K.
+    seeds : int
+
+    Returns
+    -------
+    dict of str to dict
+    """
+    fitting = AnalysisContext(source, train)
+    x = torch.cat([fitting[utt].before for utt in train])
+    context = AnalysisContext(source, test)
+    frames = [context[utt].before for utt in context.phone_times]
+    phones = [context.phones(utt) for utt in context.phone_times]
+    runs = {}
+    for seed in range(seeds):
+        for name, book in fit(x, size, seed).items():
+            runs.setdefault(name, []).append(evaluate(*book, frames, phones))
+    rows = {}
+    for name, results in runs.items():
+        mean = {c: sum(r[c] for r in results) / seeds for c in COLUMNS}
+        mean["p"] = max(result["p"] for result in results)
+        rows[name] = {**mean, "seeds": results}
+    base = rows["VQ"]["error"]
+    for row in rows.values():
+        row["error"] /= base
+    return rows
+
+
+def bars(rows):
+    """How SFVQ stands with each bar of one encoder."""
+    sfvq, vq, toured = (rows[name] for name in ("SFVQ", "VQ", "VQ + tour"))
+    return {
+        "jump of VQ / SFVQ, at least 3": vq["jump"] / sfvq["jump"],
+        "jump of VQ + tour / SFVQ, above 1": toured["jump"] / sfvq["jump"],
+        "nmi of SFVQ / VQ, at least 0.95": sfvq["nmi"] / vq["nmi"],
+        "speech nmi of SFVQ / VQ": sfvq["speech nmi"] / vq["speech nmi"],
+        "similar phones: largest p, below 0.01": sfvq["p"],
+    }
+
+
+def markdown(rows):
+    """The rows as a Markdown table."""
+    lines = [
+        "| codebook | " + " | ".join(COLUMNS) + " |",
+        "|---" * (len(COLUMNS) + 1) + "|",
+    ]
+    for name, row in rows.items():
+        cells = (f"{row[column]:.3g}" for column in COLUMNS)
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main():
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("exports", nargs="+", help="whose encoders to use")
+    parser.add_argument("--data_folder", default=DATA_FOLDER, help="speechocean762")
+    parser.add_argument("--codes", type=int, default=256)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--split", default="test", choices=("valid", "test"))
+    parser.add_argument(
+        "--utterances",
+        type=int,
+        help="to fit to, of all speakers alike; all by default",
+    )
+    parser.add_argument("--output", type=Path, help="JSON file for the numbers")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    numbers = {}
+    with one_line_errors(), tempfile.TemporaryDirectory() as folder:
+        where = "speechocean762", arguments.data_folder, folder
+        train = open_entries(*where, split="train", limit=arguments.utterances)
+        test = open_entries(*where, split=arguments.split)
+        for source in arguments.exports:
+            rows = encoder_rows(source, train, test, arguments.codes, arguments.seeds)
+            numbers[source] = {"rows": rows, "bars": bars(rows)}
+            print(f"\n## Encoder of {source}\n\n{markdown(rows)}\n", flush=True)
+            for name, value in bars(rows).items():
+                print(f"- {name}: {value:.3g}", flush=True)
+    if arguments.output:
+        arguments.output.write_text(json.dumps(numbers, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""A report is one file that needs nothing else."""
+
+import json
+import re
+
+import pytest
+import torch
+from matplotlib.figure import Figure
+
+from speechbrain_vae.analysis.report import Section, Table, write_report
+
+
+def line(name="line"):
+    figure = Figure(figsize=(2, 2))
+    figure.subplots().plot([0, 1])
+    return name, figure, "A <em>line</em>."
+
+
+def test_a_report_loads_nothing_from_anywhere(tmp_path):
+    section = Section("Part", "Text with `code`.", [line()])
+    page = write_report(tmp_path, "Title & more", [section]).read_text()
+    sources = re.findall(r'(?:src|href)="([^"]*)"', page)
+    assert all(source.startswith(("data:", "#")) for source in sources)
+    assert "Title &amp; more" in page and "<code>code</code>" in page
+    assert "prefers-color-scheme: dark" in page
+
+
+def test_every_number_is_in_the_json(tmp_path):
+    numbers = {"codes": torch.arange(2), "gap": float("nan"), "deep": {"x": 0.5}}
+    write_report(tmp_path, "Title", [Section("First part", numbers=numbers)])
+    found = json.loads((tmp_path / "numbers.json").read_text())
+    assert found == {"first_part": {"codes": [0, 1], "gap": None, "deep": {"x": 0.5}}}
+
+
+def test_cells_of_a_table_are_text(tmp_path):
+    table = Table("Caption", ("name", "value"), [["<b>", 0.12345], ["x", 7]])
+    page = write_report(tmp_path, "Title", [Section("A", tables=[table])]).read_text()
+    assert "<td>&lt;b&gt;</td><td>0.123</td>" in page
+
+
+def test_two_figures_of_one_name_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="names of their own"):
+        write_report(tmp_path, "Title", [Section("A", "", [line(), line()])])

@@ -1,0 +1,57 @@
+"""Every section runs on what it is for, and says why it does not run on the rest."""
+
+import numpy as np
+import pytest
+import torch
+
+from speechbrain_vae.analysis import codes, discrimination, order, overtime
+from speechbrain_vae.analysis.context import AnalysisContext, NotApplicable
+
+
+@pytest.mark.parametrize("module", [overtime, codes, order, discrimination])
+def test_a_section_has_text_numbers_and_figures_with_named_axes(module, sfvq):
+    section = module.section(sfvq)
+    assert "does not show" in section.text and section.numbers and section.tables
+    for name, figure, caption in section.figures:
+        assert name and caption
+        assert any(axis.get_xlabel() for axis in figure.axes), name
+        labels = [axis.get_ylabel() for axis in figure.axes]
+        assert any(labels) or figure._supylabel or module is discrimination, name
+
+
+@pytest.mark.parametrize("module", [overtime, codes, order])
+def test_codes_of_a_continuous_model_are_not_looked_at(module, tiny_export, entries):
+    with pytest.raises(NotApplicable, match="continuous"):
+        module.section(AnalysisContext(tiny_export, entries))
+
+
+def test_phones_need_phone_times(sfvq, entries):
+    bare = {utt: {"wav": entry["wav"]} for utt, entry in entries.items()}
+    with pytest.raises(NotApplicable, match="phone times"):
+        codes.section(AnalysisContext(sfvq.source, bare))
+
+
+def test_every_frame_of_every_utterance_is_counted(sfvq):
+    names, counts = codes.counts_of(sfvq)
+    assert counts.sum() == sum(len(sfvq[utt].indices) for utt in sfvq.entries)
+    assert "SIL" in names and "AA" in names
+
+
+def test_models_are_drawn_over_the_same_sentences(sfvq):
+    section = overtime.section(sfvq)
+    for by_model in section.numbers.values():
+        assert list(by_model) == ["SpaceFillingVQ", "VectorQuantizer"]
+    assert len(section.figures[0][1].axes) == 4
+
+
+def test_abx_compares_a_quantiser_with_what_it_quantises(sfvq):
+    numbers = discrimination.section(sfvq).numbers
+    assert "SpaceFillingVQ, before it quantises" in numbers
+    assert len({result["triples"] for result in numbers.values()}) == 1
+
+
+def test_order_holds_the_codebook_against_a_tour(sfvq):
+    numbers = order.section(sfvq).numbers
+    assert list(numbers)[:3] == ["SpaceFillingVQ", "k-means", "k-means + tour"]
+    assert np.isfinite(list(numbers["k-means + tour"].values())).all()
+    assert torch.isfinite(sfvq.codebook).all()
