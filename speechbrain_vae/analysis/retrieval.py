@@ -16,7 +16,10 @@ import torch
 
 from .dtw import angular_distances, subsequence_dtw, unit_frames
 
-NORMALISATIONS = ("none", "collection", "utterance", "whitened")
+NORMALISATIONS = ("none", "utterance", "whitened")
+
+SHRINKAGE = 0.1
+"""Variance that whitening adds to every direction, of the mean over directions."""
 
 
 class SpokenWord(NamedTuple):
@@ -116,9 +119,9 @@ class WordSearch:
     first_frame : float
         Time of the centre of the first frame, in seconds.
     normalisation : str
-        "none"; zero mean and unit variance of each dimension over the "collection" or
-        over each "utterance"; "whitened": dimensions decorrelated, each of unit
-        variance over the collection.
+        "none"; "utterance": zero mean and unit variance of each dimension over each
+        utterance; "whitened": zero mean over each utterance, then decorrelated and
+        brought to like variances over all utterances that are searched.
 
     Example
     -------
@@ -143,19 +146,16 @@ class WordSearch:
         self.first_frame = first_frame
         self.utterances = sorted(features)
         frames = [features[utt].detach().float().cpu() for utt in self.utterances]
-        if normalisation == "utterance":
-            frames = [_standardised(f) for f in frames]
         counts = torch.tensor([len(f) for f in frames])
         if not len(counts) or counts.min() < 1:
             raise ValueError("every utterance must have at least one frame")
         self.starts = counts.cumsum(0) - counts
         self.counts = counts
-        frames = torch.cat(frames)
-        if normalisation == "collection":
-            frames = _standardised(frames)
+        if normalisation == "utterance":
+            frames = [_standardised(f) for f in frames]
         elif normalisation == "whitened":
             frames = _whitened(frames)
-        self.frames = unit_frames(frames)
+        self.frames = unit_frames(torch.cat(frames))
         self._number = {utt: i for i, utt in enumerate(self.utterances)}
 
     def distances(self, utt, start, end):
@@ -245,13 +245,14 @@ def _standardised(frames):
     return (frames - frames.mean(0)) / torch.where(std > 1e-5, std, 1.0)
 
 
-def _whitened(frames):
-    frames = frames - frames.mean(0)
-    values, vectors = torch.linalg.eigh(frames.T.double() @ frames.double())
-    values = values / len(frames)
-    # Directions without variance hold nothing but rounding.
-    kept = values > 1e-6 * values[-1]
-    return frames @ (vectors[:, kept] / values[kept].sqrt()).float()
+def _whitened(utterances):
+    utterances = [frames - frames.mean(0) for frames in utterances]
+    frames = torch.cat(utterances)
+    values, vectors = torch.linalg.eigh((frames.T @ frames / len(frames)).double())
+    # Directions of little variance are mostly noise: they are not blown up fully.
+    floor = SHRINKAGE * values.mean() + 1e-12
+    scale = (vectors / (values.clamp(min=0) + floor).sqrt()).float()
+    return [frames @ scale for frames in utterances]
 
 
 def retrieval_scores(search, words, entries, same_speaker=False):
