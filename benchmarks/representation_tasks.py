@@ -319,7 +319,7 @@ TASKS = {
         recipe="SpeakerRec/hparams/linear.yaml",
         metric="error",
         numbers={"speaker": "test.accuracy"},
-        rates={"small": (0.001, 0.01), "full": (0.0003, 0.001, 0.003, 0.01)},
+        rates={"small": (0.0003, 0.001, 0.003), "full": (0.0003, 0.001, 0.003, 0.01)},
     ),
     "digits": partial(
         Digits,

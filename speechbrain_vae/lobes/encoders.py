@@ -217,13 +217,38 @@ class RecurrentEncoder(Encoder):
         x = torch.nn.functional.pad(x, (0, 0, 0, self.lookahead))
         counts = out_mask.sum(1)
         mask = count_mask(counts + self.lookahead, x.shape[1])
-        outputs = []
-        for rnn in self.rnns:
-            y = self.dropout(run_rnn(rnn, x, mask))
-            x = x + y if self.residual and outputs else y
-            outputs.append(x)
+        outputs = run_layers(self.rnns, x, mask, self.residual, self.dropout)
         late = out_mask.unsqueeze(-1)
         return [y[:, self.lookahead :] * late for y in outputs]
+
+
+def run_layers(rnns, x, mask, residual, dropout):
+    """Outputs of stacked recurrent layers over the valid frames of [B, T, C].
+
+    Arguments
+    ---------
+    rnns : iterable of torch.nn.Module
+        Layers, batch first.
+    x : torch.Tensor
+        Shape [B, T, C].
+    mask : torch.Tensor
+        Valid frames, shape [B, T].
+    residual : bool
+        Whether the input of a layer, from the second on, is added to its output.
+    dropout : torch.nn.Module
+        Applied to what a layer adds.
+
+    Returns
+    -------
+    list of torch.Tensor
+        Each [B, T, H], zero on padding.
+    """
+    outputs = []
+    for rnn in rnns:
+        y = dropout(run_rnn(rnn, x, mask))
+        x = x + y if residual and outputs else y
+        outputs.append(x)
+    return outputs
 
 
 def run_rnn(rnn, x, mask):

@@ -2,7 +2,7 @@
 
 import torch
 
-from speechbrain_vae.lobes.encoders import Encoder, pad_to_stride, run_rnn
+from speechbrain_vae.lobes.encoders import Encoder, pad_to_stride, run_layers
 
 
 class TwoWayEncoder(Encoder):
@@ -101,19 +101,15 @@ class TwoWayEncoder(Encoder):
         in_mask, out_mask = self.masks(x, lengths)
         x = pad_to_stride(x * in_mask.unsqueeze(-1), self.stride)
         x = x.reshape(x.shape[0], -1, self.stride * self.input_size)
-        before = self.run(self.forwards, x, out_mask)
-        after = self.run(self.backwards, reverse(x, out_mask), out_mask)
+        before, after = (
+            run_layers(rnns, y, out_mask, self.residual, self.dropout)
+            for rnns, y in (
+                (self.forwards, x),
+                (self.backwards, reverse(x, out_mask)),
+            )
+        )
         after = [reverse(y, out_mask) for y in after]
         return list(zip(before, after, strict=True))
-
-    def run(self, rnns, x, mask):
-        """Outputs of a stack of recurrent layers."""
-        outputs = []
-        for rnn in rnns:
-            y = self.dropout(run_rnn(rnn, x, mask))
-            x = x + y if self.residual and outputs else y
-            outputs.append(x)
-        return outputs
 
 
 def reverse(x, mask):
