@@ -225,11 +225,41 @@ def load(path, sample_rate=16000):
     """
     import torch
 
-    with open_audio(path) as file:
-        parts = [torch.from_numpy(block) for block in _converted(file, sample_rate)]
+    parts = [torch.from_numpy(block) for block in stream(path, sample_rate)]
     if not parts:
         raise AudioError("no samples")
     return torch.cat(parts)
+
+
+def stream(path, sample_rate=16000):
+    """Decode any file as one channel at a rate, a block at a time.
+
+    Arguments
+    ---------
+    path : str or Path
+        File to read.
+    sample_rate : int
+        Sample rate wanted, in Hz.
+
+    Yields
+    ------
+    numpy.ndarray
+        Float32 samples, shape [S], about 30 seconds of them.
+
+    Raises
+    ------
+    AudioError
+        The file cannot be used.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "a.wav"
+    >>> soundfile.write(path, np.zeros(8000 * 70), 8000)
+    >>> sum(len(block) for block in stream(path, 16000)) / 16000
+    70.0
+    """
+    with open_audio(path) as file:
+        yield from _converted(file, sample_rate)
 
 
 def load_entry(entry):

@@ -3,8 +3,9 @@
 import torch
 from speechbrain.inference.interfaces import Pretrained
 
-from speechbrain_vae.dataio.audio import load
+from speechbrain_vae.dataio.audio import stream
 from speechbrain_vae.export import read_export
+from speechbrain_vae.inference.streaming import encode_blocks
 
 
 class FeatureEncoder(Pretrained):
@@ -82,7 +83,7 @@ class FeatureEncoder(Pretrained):
         return self._encode(wavs, wav_lens)[0].features
 
     def encode_file(self, path):
-        """Features of an audio file of any format, rate and number of channels.
+        """Features of an audio file of any format, rate, length and channels.
 
         Arguments
         ---------
@@ -94,7 +95,35 @@ class FeatureEncoder(Pretrained):
         torch.Tensor
             Shape [T, feature_size].
         """
-        return self.encode_batch(load(path, self.sample_rate).unsqueeze(0))[0]
+        return torch.cat([features for features, _ in self.stream_file(path)])
+
+    def stream_file(self, path):
+        """Features and code indices of an audio file, a piece at a time.
+
+        A file of any length takes the memory of half a minute, where the encoder sees
+        a limited stretch of time, as convolutional ones do; a recurrent encoder
+        remembers all it heard and gets the whole file at once. See
+        :mod:`speechbrain_vae.inference.streaming`.
+
+        Arguments
+        ---------
+        path : str
+            File to read.
+
+        Yields
+        ------
+        features : torch.Tensor
+            Of the next stretch of time, shape [T, feature_size].
+        indices : torch.Tensor or None
+            Code indices of a discrete model, shape [T, G], -1 on silence at the end.
+        """
+        return encode_blocks(
+            stream(path, self.sample_rate),
+            self.mods.features,
+            self.mods.autoencoder,
+            self.device,
+            self.inference_ctx,
+        )
 
     @torch.no_grad()
     def tokens_batch(self, wavs, wav_lens=None):
