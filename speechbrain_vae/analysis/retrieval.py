@@ -1,258 +1,205 @@
-"""Query by example: which utterances contain a word that was spoken somewhere else?
+"""Query by example: are the utterances that contain a spoken word found?"""
 
-A query is the stretch of an utterance in which a word is said. Utterances are ranked by
-subsequence dynamic time warping of its frames, so nothing but the frames decides: no
-transcript, no recogniser. After Hazen, Shen and White, "Query-by-example spoken term
-detection using phonetic posteriorgram templates", ASRU 2009.
-"""
-
-import math
-import random
 from collections import defaultdict
-from typing import NamedTuple
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 
-from .dtw import angular_distances, subsequence_dtw, unit_frames
+from speechbrain_vae.dataio.audio import load_entry
+from speechbrain_vae.lobes.front_ends import FrontEnd
 
-NORMALISATIONS = ("none", "utterance", "whitened")
+from .context import NotApplicable
+from .report import Section, Table
+from .word_search import WordSearch, sounds_like, spoken_words
 
-SHRINKAGE = 0.1
-"""Variance that whitening adds to every direction, of the mean over directions."""
+OPPONENTS = {"MFCC": "mfcc_cmvn", "FBANK": "fbank_cmvn"}
+"""What a representation is held against, normalised over each utterance."""
 
+NORMALISATION = "whitened"
+"""Of what a model gives; best on the validation speakers of speechocean762."""
 
-class SpokenWord(NamedTuple):
-    """A word as it was said once.
+QUERIES = 5
+"""Of one word at most, in a report."""
 
-    Arguments
-    ---------
-    utt : str
-        Utterance.
-    start, end : float
-        In seconds.
-    word : str
-    """
-
-    utt: str
-    start: float
-    end: float
-    word: str
+EXAMPLES = 3
 
 
-class Hit(NamedTuple):
-    """A stretch of an utterance that is like a query.
+def section(context):
+    """How well spoken words are found among the utterances of an analysis.
 
     Arguments
     ---------
-    utt : str
-        Utterance.
-    start, end : float
-        In seconds.
-    distance : float
-        Mean angular distance of its frames to those of the query, 0 to 1.
-    """
-
-    utt: str
-    start: float
-    end: float
-    distance: float
-
-
-def spoken_words(entries, least=5, most=None, seed=0):
-    """Words that were said often enough to be looked for.
-
-    Arguments
-    ---------
-    entries : dict of str to dict
-        Manifest entries with ``word_times``; those without are left out.
-    least : int
-        How often a word must have been said.
-    most : int, optional
-        How many of one word are taken, drawn by the seed.
-    seed : int
-        Of the choice.
+    context : speechbrain_vae.analysis.context.AnalysisContext
+        With ``word_times`` and ``spk_id`` in its entries.
 
     Returns
     -------
-    list of SpokenWord
+    Section
 
     Raises
     ------
-    ValueError
-        There is no such word.
-
-    Example
-    -------
-    >>> entries = {"a": {"word_times": [[0.0, 0.2, "SO"], [0.5, 0.7, "SO"]]}}
-    >>> len(spoken_words(entries, least=2)), len(spoken_words(entries, 2, most=1))
-    (2, 1)
+    NotApplicable
+        No word is said often enough, and by more than one speaker.
     """
-    said = defaultdict(list)
-    for utt in sorted(entries):
-        for start, end, word in entries[utt].get("word_times") or ():
-            said[word].append(SpokenWord(utt, start, end, word))
-    rng = random.Random(seed)
-    found = []
-    for word in sorted(said):
-        if len(said[word]) < least:
-            continue
-        few = most is not None and len(said[word]) > most
-        found += sorted(rng.sample(said[word], most)) if few else said[word]
-    if not found:
-        raise ValueError(
-            f"no word was said {least} times: retrieval needs entries with word_times, "
-            "as those of speechocean762, timit and synthetic"
-        )
+    entries = context.entries
+    try:
+        words = spoken_words(entries, most=QUERIES)
+        searches = searches_of(context)
+        numbers = {
+            name: retrieval_scores(search, words, entries)
+            for name, search in searches.items()
+        }
+    except ValueError as error:
+        raise NotApplicable(str(error)) from error
+    rows = [[name, scores["MAP"], scores["P@N"]] for name, scores in numbers.items()]
+    chance = next(iter(numbers.values()))["chance"]
+    rows.append(["order by chance", chance, chance])
+    best = max(numbers, key=lambda name: numbers[name]["MAP"])
+    features = {utt: context[utt].features for utt in entries}
+    text = _TEXT.format(
+        queries=numbers[best]["queries"], words=len(numbers[best]["words"])
+    )
+    return Section(
+        "Word retrieval",
+        text,
+        [
+            (
+                "retrieval",
+                draw(numbers, words),
+                "Average precision of each word, means over its queries, against the "
+                "length of the word.",
+            )
+        ],
+        [
+            Table(
+                "Utterances of other speakers that have the word, in percent",
+                ("representation", "mean average precision", "precision at N"),
+                rows,
+            ),
+            examples(searches[best], words, numbers[best]["words"], entries, best),
+            neighbours(features, entries),
+        ],
+        numbers,
+    )
+
+
+_TEXT = """
+{queries} queries: {words} words that are said at least five times, each cut out of an
+utterance where the alignment has it. The utterances of all other speakers are ranked by
+subsequence DTW of the frames. **Mean average precision** is 100 where all utterances
+with the word come first; **precision at N** looks at the first N, where N have it.
+
+**What this does not show**: a word that sounds like another (“two”, “to”) counts as an
+error, and so does the same word inside a longer one. Short function words are most of
+the list and have little sound to be found by.
+"""
+
+
+@torch.no_grad()
+def searches_of(context):
+    """A :class:`.word_search.WordSearch` of every representation, by name.
+
+    The features of the model, the last layer of its encoder, and what they are held
+    against.
+    """
+    features, states, spectral = {}, {}, {name: {} for name in OPPONENTS}
+    front_ends = {
+        name: FrontEnd(kind, sample_rate=context.sample_rate)
+        for name, kind in OPPONENTS.items()
+    }
+    encoder = context.autoencoder.encoder
+    for utt, entry in context.entries.items():
+        encoded = context[utt]
+        features[utt] = encoded.features
+        states[utt] = encoder.layers(encoded.log_mel.unsqueeze(0))[-1][0]
+        wav = load_entry(entry)
+        for name, front_end in front_ends.items():
+            spectral[name][utt] = front_end.raw(wav.unsqueeze(0))[0][0]
+    place = context.frame_shift, context.first_frame
+    found = {
+        f"{context.name}, features": WordSearch(features, *place, NORMALISATION),
+        f"{context.name}, encoder": WordSearch(states, *place, NORMALISATION),
+    }
+    for name, front_end in front_ends.items():
+        found[name] = WordSearch(spectral[name], front_end.frame_shift)
     return found
 
 
-class WordSearch:
-    """Utterances that are searched for stretches of speech.
+def draw(numbers, words):
+    """Average precision of each word against how long it is, best and MFCC."""
+    length = defaultdict(list)
+    for word in words:
+        length[word.word].append(1000 * (word.end - word.start))
+    figure = Figure(figsize=(7.5, 4), layout="constrained")
+    axes = figure.subplots()
+    ours = max(
+        (n for n in numbers if n not in OPPONENTS), key=lambda n: numbers[n]["MAP"]
+    )
+    shown = ((ours, "o", "0.15"), ("MFCC", "x", "0.55"))
+    for name, marker, grey in shown:
+        scores = numbers[name]["words"]
+        x = [np.mean(length[word]) for word in scores]
+        label = f"{name} (mean {numbers[name]['MAP']:.1f} %)"
+        axes.scatter(x, list(scores.values()), 22, grey, marker, label=label)
+    top = sorted(numbers[ours]["words"].items(), key=lambda pair: -pair[1])[:8]
+    for word, score in top:
+        axes.annotate(
+            word.lower(),
+            (np.mean(length[word]), score),
+            xytext=(4, 3),
+            textcoords="offset points",
+            fontsize=7,
+        )
+    axes.set(
+        xlabel="Mean length of the word (ms)",
+        ylabel="Average precision (%)",
+        ylim=(0, 103),
+    )
+    axes.legend(frameon=False)
+    return figure
 
-    Arguments
-    ---------
-    features : mapping of str to torch.Tensor
-        Frames of each utterance, shape [T, D].
-    frame_shift : float
-        From one frame to the next, in seconds.
-    first_frame : float
-        Time of the centre of the first frame, in seconds.
-    normalisation : str
-        "none"; "utterance": zero mean and unit variance of each dimension over each
-        utterance; "whitened": zero mean over each utterance, then decorrelated and
-        brought to like variances over all utterances that are searched.
 
-    Example
-    -------
-    >>> frames = torch.eye(3)
-    >>> features = {"a": frames, "b": frames[[2, 0, 1]], "c": frames[[2, 2, 2]]}
-    >>> search = WordSearch(features, frame_shift=0.1)
-    >>> for hit in search.find("a", 0.0, 0.1, number=2):
-    ...     print(hit.utt, f"{hit.start:.2f} to {hit.end:.2f} s: {hit.distance:.2f}")
-    b 0.05 to 0.25 s: 0.00
-    c -0.05 to 0.05 s: 0.50
-    """
-
-    def __init__(self, features, frame_shift, first_frame=0.0, normalisation="none"):
-        if normalisation not in NORMALISATIONS:
-            raise ValueError(
-                f"normalisation must be one of {', '.join(NORMALISATIONS)}; got "
-                f"{normalisation!r}"
+def examples(search, words, scores, entries, name):
+    """The first hits of a query of the words that are found best."""
+    rows = []
+    for word in sorted(scores, key=lambda word: -scores[word])[:EXAMPLES]:
+        query = next(query for query in words if query.word == word)
+        for hit in search.find(query.utt, query.start, query.end, number=3):
+            said = {w for *_, w in entries[hit.utt].get("word_times") or ()}
+            rows.append(
+                [
+                    word.lower(),
+                    query.utt,
+                    hit.utt,
+                    f"{hit.start:.2f} to {hit.end:.2f}",
+                    hit.distance,
+                    "yes" if word in said else "no",
+                ]
             )
-        if frame_shift <= 0:
-            raise ValueError(f"frame_shift must be positive, in s; got {frame_shift}")
-        self.frame_shift = frame_shift
-        self.first_frame = first_frame
-        self.utterances = sorted(features)
-        frames = [features[utt].detach().float().cpu() for utt in self.utterances]
-        counts = torch.tensor([len(f) for f in frames])
-        if not len(counts) or counts.min() < 1:
-            raise ValueError("every utterance must have at least one frame")
-        self.starts = counts.cumsum(0) - counts
-        self.counts = counts
-        if normalisation == "utterance":
-            frames = [_standardised(f) for f in frames]
-        elif normalisation == "whitened":
-            frames = _whitened(frames)
-        self.frames = unit_frames(torch.cat(frames))
-        self._number = {utt: i for i, utt in enumerate(self.utterances)}
-
-    def distances(self, utt, start, end):
-        """How far a stretch of speech is from the best stretch of every utterance.
-
-        Arguments
-        ---------
-        utt : str
-            The utterance with the query.
-        start, end : float
-            The query, in seconds.
-
-        Returns
-        -------
-        torch.Tensor
-            In the order of ``utterances``: mean angular distances, 0 to 1, shape [U].
-        """
-        return subsequence_dtw(self._cost(self._query(utt, start, end)), self.starts)[0]
-
-    def find(self, utt, start, end, number=10):
-        """The stretches most like a query, one an utterance, its own left out.
-
-        Arguments
-        ---------
-        utt : str
-            The utterance with the query.
-        start, end : float
-            The query, in seconds.
-        number : int
-            How many to find.
-
-        Returns
-        -------
-        list of Hit
-            The nearest first.
-        """
-        query = self._query(utt, start, end)
-        means, ends = subsequence_dtw(self._cost(query), self.starts)
-        order = torch.argsort(means, stable=True).tolist()
-        hits = []
-        for index in order:
-            if self.utterances[index] == utt or len(hits) == number:
-                continue
-            begin, last = int(self.starts[index]), int(ends[index])
-            # The same path from its other end.
-            cost = self._cost(query, slice(begin, last + 1)).flip(0, 1)
-            length = int(subsequence_dtw(cost, torch.zeros(1, dtype=torch.long))[1])
-            edge = self.first_frame - self.frame_shift / 2
-            hits.append(
-                Hit(
-                    self.utterances[index],
-                    edge + self.frame_shift * (last - begin - length),
-                    edge + self.frame_shift * (last - begin + 1),
-                    float(means[index]),
-                )
-            )
-        return hits
-
-    def _query(self, utt, start, end):
-        """Places of the frames whose centres lie in a stretch, at least one."""
-        if utt not in self._number:
-            raise ValueError(f"utterance {utt!r} is not among those that are searched")
-        begin = int(self.starts[self._number[utt]])
-        count = int(self.counts[self._number[utt]])
-        first = (start - self.first_frame) / self.frame_shift
-        last = (end - self.first_frame) / self.frame_shift
-        if first > count:
-            raise ValueError(
-                f"utterance {utt!r} has {count} frames of {self.frame_shift} s, but a "
-                f"word at {start:.2f} s: is frame_shift right?"
-            )
-        # Times are decimal fractions: a centre at the border is inside.
-        low, high = math.ceil(first - 1e-6), math.floor(last + 1e-6)
-        if high < low:
-            low = high = round((first + last) / 2)
-        low = min(max(low, 0), count - 1)
-        high = min(max(high, low), count - 1)
-        return slice(begin + low, begin + high + 1)
-
-    def _cost(self, query, of=slice(None)):
-        pair = self.frames[query].unsqueeze(0), self.frames[of].unsqueeze(0)
-        return angular_distances(*pair)[0]
+    columns = ("word", "query", "hit", "time (s)", "distance", "has the word")
+    return Table(f"First hits of one query each, {name}", columns, rows)
 
 
-def _standardised(frames):
-    std = frames.std(0, correction=0)
-    return (frames - frames.mean(0)) / torch.where(std > 1e-5, std, 1.0)
-
-
-def _whitened(utterances):
-    utterances = [frames - frames.mean(0) for frames in utterances]
-    frames = torch.cat(utterances)
-    values, vectors = torch.linalg.eigh((frames.T @ frames / len(frames)).double())
-    # Directions of little variance are mostly noise: they are not blown up fully.
-    floor = SHRINKAGE * values.mean() + 1e-12
-    scale = (vectors / (values.clamp(min=0) + floor).sqrt()).float()
-    return [frames @ scale for frames in utterances]
+def neighbours(features, entries):
+    """What the utterance that sounds most like another one shares with it."""
+    utterances, similarity = sounds_like(features)
+    similarity.fill_diagonal_(-1)
+    nearest = similarity.argmax(1).tolist()
+    rows = []
+    for key, label in (("spk_id", "speaker"), ("gender", "gender")):
+        known = [entries[utt].get(key) for utt in utterances]
+        if None in known:
+            continue
+        alike = np.mean([known[i] == known[j] for i, j in enumerate(nearest)])
+        share = np.array([known.count(value) - 1 for value in known])
+        chance = np.mean(share / max(len(known) - 1, 1))
+        rows.append([f"has the same {label}", 100 * alike, 100 * chance])
+    return Table(
+        "“Sounds like”: the utterance whose pooled features are most alike, in percent",
+        ("the most similar utterance", "share", "by chance"),
+        rows,
+    )
 
 
 def retrieval_scores(search, words, entries, same_speaker=False):
@@ -356,35 +303,3 @@ def _by_chance(ranked):
     # One of those that have the word is at the rank; of the others, each of the ranks
     # before is as likely as any.
     return float(((1 + (ranks - 1) * (has - 1) / (n - 1)) / ranks).mean())
-
-
-def sounds_like(features):
-    """How alike whole utterances are: the angle between mean and deviation of frames.
-
-    Arguments
-    ---------
-    features : mapping of str to torch.Tensor
-        Frames of each utterance, shape [T, D].
-
-    Returns
-    -------
-    utterances : list of str
-    similarity : torch.Tensor
-        Cosines of the pooled, standardised features, shape [U, U].
-
-    Example
-    -------
-    >>> features = {utt: torch.randn(50, 4) + (utt > "b") for utt in "abcd"}
-    >>> utterances, similarity = sounds_like(features)
-    >>> utterances, similarity.shape
-    (['a', 'b', 'c', 'd'], torch.Size([4, 4]))
-    """
-    utterances = sorted(features)
-    pooled = torch.stack(
-        [
-            torch.cat([f.mean(0), f.std(0, correction=0)])
-            for f in (features[utt].float() for utt in utterances)
-        ]
-    )
-    vectors = torch.nn.functional.normalize(_standardised(pooled), dim=1)
-    return utterances, vectors @ vectors.T

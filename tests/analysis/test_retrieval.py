@@ -2,13 +2,20 @@ import itertools
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
+from speechbrain_vae.analysis.context import AnalysisContext, NotApplicable
+from speechbrain_vae.analysis.report import write_report
 from speechbrain_vae.analysis.retrieval import (
-    NORMALISATIONS,
-    WordSearch,
+    _by_chance,
     average_precision,
     retrieval_scores,
+    section,
+)
+from speechbrain_vae.analysis.word_search import (
+    NORMALISATIONS,
+    WordSearch,
     sounds_like,
     spoken_words,
 )
@@ -66,8 +73,6 @@ def test_noise_is_found_as_chance_has_it():
 
 
 def test_chance_is_the_mean_over_all_orders():
-    from speechbrain_vae.analysis.retrieval import _by_chance
-
     orders = list(itertools.permutations([True, True, False, False, False]))
     mean = np.mean([average_precision(order) for order in orders])
     assert _by_chance(orders[0]) == pytest.approx(mean)
@@ -128,3 +133,31 @@ def test_utterances_with_the_same_sounds_sound_alike():
     similarity.fill_diagonal_(-1)
     nearest = [utterances[i] for i in similarity.argmax(1)]
     assert nearest == ["b", "a", "d", "c"]
+
+
+def test_the_section_of_a_report(tiny_export, tmp_path):
+    generator = np.random.default_rng(0)
+    tones = {"LOW": 200, "HIGH": 900}
+    entries = {}
+    for speaker, number in itertools.product("abc", range(2)):
+        parts, times, start = [], [], 0.0
+        for word in tones:
+            noise = generator.normal(size=3200) / 50
+            parts += [noise, np.sin(2 * np.pi * tones[word] * np.arange(4800) / 16000)]
+            times.append([start + 0.2, start + 0.5, word])
+            start += 0.5
+        utt = f"{speaker}{number}"
+        soundfile.write(tmp_path / f"{utt}.wav", np.concatenate(parts) / 3, 16000)
+        entries[utt] = {
+            "wav": str(tmp_path / f"{utt}.wav"),
+            "spk_id": speaker,
+            "gender": "f" if speaker == "a" else "m",
+            "word_times": times,
+        }
+    found = section(AnalysisContext(tiny_export, entries))
+    assert found.numbers["MFCC"]["queries"] == 10
+    assert {"MFCC", "FBANK"} < set(found.numbers)
+    assert write_report(tmp_path / "report", "Test", [found]).is_file()
+    silent = {utt: {**entry, "word_times": []} for utt, entry in entries.items()}
+    with pytest.raises(NotApplicable, match="word_times"):
+        section(AnalysisContext(tiny_export, silent))
