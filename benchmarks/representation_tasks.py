@@ -18,6 +18,7 @@ from speechbrain_vae.analysis.items import items_from_alignment
 from speechbrain_vae.dataio.feature_cache import open_features
 from speechbrain_vae.dataio.manifests import read_manifest
 from speechbrain_vae.dataio.prepare import prepare
+from speechbrain_vae.downstream import frozen_features
 from speechbrain_vae.lobes.adapter import FeatureAdapter
 from speechbrain_vae.lobes.features import LogMel
 from speechbrain_vae.lobes.front_ends import SPECTRAL, FrontEnd
@@ -264,10 +265,14 @@ class Recipe:
             hparams = load_hyperpyyaml(file, overrides)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         run_opts = {"device": device, "noprogressbar": True}
-        results = self.module.run(hparams, run_opts, entries)
+        results = self.module.run(hparams, run_opts, entries, **self.shared(hparams))
         shutil.rmtree(folder)
         found = {name: results[key] for name, key in self.numbers.items()}
         return {"valid": results[f"valid.{self.metric}"], **found}
+
+    def shared(self, hparams):
+        """What the runs of the recipe need not compute again."""
+        return {}
 
 
 class Digits(Recipe):
@@ -276,10 +281,11 @@ class Digits(Recipe):
     def __init__(self, *arguments, **options):
         super().__init__(*arguments, **options)
         self.grid, self.rates = self.rates, ("of each fold",)
+        self.entries = self.setup.prepared("fsdd", self.setup.arguments.digits_folder)
+        self.feats = None
 
     def __call__(self, rate, seed):
-        folder = self.setup.arguments.digits_folder
-        entries = self.setup.prepared("fsdd", folder)
+        folder, entries = self.setup.arguments.digits_folder, self.entries
         best = []
         for fold in range(
             len({e["spk_id"] for p in entries.values() for e in p.values()})
@@ -288,6 +294,12 @@ class Digits(Recipe):
             found = [self.run(entries, {**keys, "lr": lr}) for lr in self.grid]
             best.append(min(found, key=lambda one: one["valid"]))
         return {name: statistics.mean(one[name] for one in best) for name in best[0]}
+
+    def shared(self, hparams):
+        """Pooled vectors are the same in every fold."""
+        if self.feats is None:
+            self.feats = dict(frozen_features(self.entries, hparams))
+        return {"feats": self.feats}
 
 
 TASKS = {

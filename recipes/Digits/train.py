@@ -59,7 +59,7 @@ def leave_one_out(entries, fold):
     return divided
 
 
-def run(hparams, run_opts, entries, test=True):
+def run(hparams, run_opts, entries, test=True, feats=None):
     """Train on the speakers of one fold and test on the one left out.
 
     Arguments
@@ -72,13 +72,15 @@ def run(hparams, run_opts, entries, test=True):
         Entries of each split of the corpus, with ``words``.
     test : bool
         Whether the speaker left out is looked at.
+    feats : mapping, optional
+        Of :func:`~speechbrain_vae.downstream.frozen_features`, for the next fold.
 
     Returns
     -------
     dict
         ``error`` and ``accuracy`` in percent, of ``valid`` and ``test``.
     """
-    feats = frozen_features(entries, hparams)
+    feats = feats or frozen_features(entries, hparams)
     divided = leave_one_out(entries, hparams["fold"])
     brain, sets = make_classifier(
         DigitBrain, hparams, run_opts, divided, "words", "digit", feats
@@ -115,10 +117,11 @@ def main(argv):
             run(hparams, run_opts, entries)
             return
         folder, results = hparams["output_folder"], []
+        feats = frozen_features(entries, hparams)
         for fold in range(len(speakers_of(entries))):
             changes = {"fold": fold, "output_folder": f"{folder}/fold{fold}"}
             hparams, run_opts = open_experiment(argv, **changes)
-            results.append(run(hparams, run_opts, entries))
+            results.append(run(hparams, run_opts, entries, feats=feats))
         results = over_folds(results)
         write_results(results, folder)
         print(
