@@ -56,6 +56,7 @@ class FeatureEncoder(Pretrained):
         encoder.sample_rate = hparams["sample_rate"]
         encoder.frame_shift = hparams["frame_shift"]
         encoder.feature_size = hparams["feature_size"]
+        encoder.checksums = export.hparams.get("checksums", {})
         return encoder
 
     def forward(self, wavs, wav_lens=None):

@@ -12,6 +12,7 @@ import torch
 
 from speechbrain_vae.inference import FeatureEncoder
 from speechbrain_vae.lobes.frozen import FrozenEncoder
+from speechbrain_vae.run_lock import run_lock
 from speechbrain_vae.weights import read_weights
 
 from .training import ENVIRONMENT, TINY, command, noise_corpus, train, write_noise
@@ -167,6 +168,16 @@ def test_a_missing_folder_ends_in_one_line(tmp_path):
     done = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True)
     assert "nowhere" in done.stderr.strip().splitlines()[-1]
     assert "Traceback" not in done.stderr
+
+
+def test_a_second_run_in_the_same_folder_ends_in_one_line(tmp_path):
+    corpus = noise_corpus(tmp_path / "corpus", 1, 1, 0.5)
+    with run_lock(tmp_path / "run"):
+        arguments = command("vae.yaml", tmp_path, corpus)
+        done = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True)
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: ") and f"process {os.getpid()} on" in last
+    assert not (tmp_path / "run" / "hyperparams.yaml").exists()
 
 
 def test_without_a_folder_a_named_corpus_says_what_is_missing(tmp_path):
