@@ -28,7 +28,7 @@ def two_processes(recipe, folder, corpus, *options):
         env=ENVIRONMENT,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=1800,
     )
 
 
