@@ -6,13 +6,12 @@
 """
 
 import argparse
+import html
 import importlib
 import logging
 import sys
 import time
 from pathlib import Path
-
-import torch
 
 from speechbrain_vae.analysis.context import (
     AnalysisContext,
@@ -106,9 +105,13 @@ def analyse(context, names=SECTIONS):
             sections.append(module.section(context))
         except NotApplicable as error:
             missing[name] = str(error)
+        except ModuleNotFoundError as error:
+            missing[name] = f'{error}: pip install "speechbrain-vae[analysis]"'
         logger.info("%s: %.0f s", name, time.monotonic() - begin)
     if missing:
-        text = "".join(f"<li>{name}: {why}</li>" for name, why in missing.items())
+        text = "".join(
+            f"<li>{name}: {html.escape(why)}</li>" for name, why in missing.items()
+        )
         sections.append(Section("Left out", f"<ul>{text}</ul>", numbers=missing))
     return sections
 
@@ -117,7 +120,6 @@ def main(argv):
     """Encode, measure, draw and write."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     arguments = parse(argv)
-    torch.set_num_threads(torch.get_num_threads())
     with one_line_errors():
         context = open_context(arguments)
         models = [context, *context.others]
