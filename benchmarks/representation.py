@@ -42,13 +42,21 @@ def parse_arguments(argv):
     parser.add_argument("--budget", default="small", choices=list(tasks.BUDGETS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
     parser.add_argument("--runs", default="results/representation")
+    parser.add_argument(
+        "--table", action="store_true", help="write the table of what is done, and stop"
+    )
     parser.add_argument("--output", default=str(ROOT / "benchmarks/representation"))
     return parser.parse_args(argv)
 
 
+def results(feature, task, setup, arguments):
+    """File of the results of a task on a feature."""
+    return setup.folder(feature) / f"{task}-{arguments.budget}.json"
+
+
 def measure(task, feature, setup, arguments):
     """Results of a task on a feature, from an earlier call where there are any."""
-    path = setup.folder(feature) / f"{task}-{arguments.budget}.json"
+    path = results(feature, task, setup, arguments)
     if path.is_file():
         return json.loads(path.read_text())
     started, cpu = time.monotonic(), time.process_time()
@@ -108,6 +116,8 @@ def main(argv):
     setup = tasks.Setup(arguments)
     pairs = [(feature, task) for feature in arguments.features for task in chosen]
     rows, spent = {}, {}
+    if arguments.table:
+        pairs = [pair for pair in pairs if results(*pair, setup, arguments).is_file()]
     for number, (feature, task) in enumerate(pairs):
         left = sum(
             spent.get(t, tasks.BUDGETS[arguments.budget][t]) for _, t in pairs[number:]
