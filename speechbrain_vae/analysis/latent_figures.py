@@ -2,6 +2,7 @@
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from .phones import PHONE_GROUPS, phone_group
 
@@ -80,6 +81,7 @@ def draw_traversals(moved, dimensions, hop):
             place.plot(mean[step], np.arange(bands), line, color=grey, label=label)
         place.axvline(0, color="0.8", linewidth=0.8, zorder=0)
         place.set(ylim=(-0.5, bands - 0.5), yticks=[])
+        place.xaxis.set_major_locator(MaxNLocator(3, symmetric=True))
         if row == 0:
             place.set_title("change of mean")
             place.legend(fontsize=7, frameon=False, handlelength=1.5)
@@ -164,17 +166,16 @@ def draw_maps(frames, seed=0):
     for row, (method, points) in enumerate(panels.items()):
         for column, (key, (here, names)) in enumerate(labels.items()):
             _scatter(places[row, column], points, here, names)
-            kind = "principal axis" if method == "PCA" else method
-            axis = "{} {}" if method == "PCA" else "{} axis {}, no unit"
+            axis = "principal axis {}" if method == "PCA" else method + " axis {}"
             places[row, column].set(
-                xlabel=axis.format(kind, 1),
-                ylabel=axis.format(kind, 2),
+                xlabel=axis.format(1) + " (no unit)",
+                ylabel=axis.format(2) + " (no unit)",
                 title=f"{method}, by {key}",
             )
             if row == shape[0] - 1:
                 places[row, column].legend(
                     loc="upper center",
-                    bbox_to_anchor=(0.5, -0.2),
+                    bbox_to_anchor=(0.5, -0.1),
                     ncols=3,
                     fontsize=8,
                     frameon=False,

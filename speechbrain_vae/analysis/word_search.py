@@ -155,6 +155,7 @@ class WordSearch:
         elif normalisation == "whitened":
             frames = _whitened(frames)
         self.frames = unit_frames(torch.cat(frames))
+        self._known = {}
         self._number = {utt: i for i, utt in enumerate(self.utterances)}
 
     def distances(self, utt, start, end):
@@ -172,7 +173,12 @@ class WordSearch:
         torch.Tensor
             In the order of ``utterances``: mean angular distances, 0 to 1, shape [U].
         """
-        return subsequence_dtw(self._cost(self._query(utt, start, end)), self.starts)[0]
+        key = utt, start, end
+        # Kept: scores among all speakers and among others take the same ones.
+        if key not in self._known:
+            cost = self._cost(self._query(*key))
+            self._known[key] = subsequence_dtw(cost, self.starts)[0]
+        return self._known[key]
 
     def find(self, utt, start, end, number=10):
         """The stretches most like a query, one an utterance, its own left out.
