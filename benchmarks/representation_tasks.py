@@ -252,7 +252,7 @@ class Recipe:
     def run(self, entries, overrides):
         """Run the recipe with these keys, beside those of the feature."""
         source, layer = self.setup.source(self.feature)
-        folder = self.setup.folder(self.feature) / "run"
+        folder = self.setup.folder(self.feature) / f"run-{self.yaml.parents[1].name}"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         overrides |= self.keys | {
