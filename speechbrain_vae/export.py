@@ -39,6 +39,7 @@ _EXTENSIONS = {1: ".ckpt", 2: EXTENSION}
 # Constructors also make constants, and weights that they replace.
 _MODEL_BYTES_PER_WEIGHT_BYTE = 4
 _MODEL_BYTES = 64 * 10**6
+_YAML_BYTES = 10**6
 
 
 class ExportError(ValueError):
@@ -168,10 +169,13 @@ def read_export(source, savedir=None, trust_code=False):
         The folder is missing or incomplete, was written by a newer version, names
         code, or its weights do not fit its YAML.
     """
+    path = _file(source, YAML, savedir)
+    if path.stat().st_size > _YAML_BYTES:
+        raise ExportError(f"{path} is too large for the YAML of a model; export again")
     try:
-        text = _file(source, YAML, savedir).read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise ExportError(f"{source}: its {YAML} is not text; export again") from error
+        raise ExportError(f"{path} is not text; export again") from error
     extension = _EXTENSIONS[_version(text, source)]
     paths = {name: _file(source, f"{name}{extension}", savedir) for name in LOADABLES}
     hparams = _build(text, source, paths, trust_code)

@@ -40,7 +40,6 @@ PRETRAINERS = (
     "speechbrain.utils.parameter_transfer.Pretrainer",
 )
 
-MAX_CHARACTERS = 1_000_000
 MAX_NODES = 20_000
 MAX_DEPTH = 50
 
@@ -86,10 +85,6 @@ def load_model_yaml(text):
       ...
     speechbrain_vae.safe_yaml.UnsafeYAMLError: line 1: the tag !apply:os.system ...
     """
-    if len(text) > MAX_CHARACTERS:
-        raise UnsafeYAMLError(
-            f"it has {len(text)} characters; a model needs at most {MAX_CHARACTERS}"
-        )
     yaml = YAML(typ="safe", pure=True)
     yaml.Constructor = _ModelConstructor
     try:

@@ -162,6 +162,15 @@ def test_a_model_of_endless_blocks_is_refused(tiny_export):
         read_export(tiny_export)
 
 
+@pytest.mark.parametrize(
+    ("content", "message"), [(b"a" * 2_000_000, "too large"), (b"\xff\xfe", "not text")]
+)
+def test_a_yaml_that_is_none_is_refused(tiny_export, content, message):
+    (tiny_export / "hyperparams.yaml").write_bytes(content)
+    with pytest.raises(ExportError, match=message):
+        read_export(tiny_export)
+
+
 @pytest.mark.parametrize("load", [FeatureEncoder.from_hparams, FrozenEncoder])
 def test_code_in_an_export_runs_only_for_those_who_trust_it(
     load, tiny_export, tmp_path
