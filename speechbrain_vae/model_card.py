@@ -1,6 +1,9 @@
 """The README of an export: what was trained on what, how good, how to use it."""
 
 import io
+import os
+import shlex
+from pathlib import Path
 
 import ruamel.yaml
 from huggingface_hub import ModelCard
@@ -69,7 +72,7 @@ def model_card(report, command, settings=None, figure=None):
     ]
     if figure is not None:
         parts.append(f"![An utterance of the test set, and its features]({figure})\n")
-    parts += ["## Training\n", f"```\n{command}\n```\n", _table(rest)]
+    parts += ["## Training\n", f"```\n{_without_places(command)}\n```\n", _table(rest)]
     parts += ["## Test set\n", _table(test)]
     if settings:
         parts += ["## Settings\n", _table(settings)]
@@ -128,6 +131,12 @@ def published_card(card, repo_id, licence):
     parsed = ModelCard(card.replace(PLACE, repo_id), ignore_metadata_errors=False)
     parsed.data.license = licence
     return str(parsed)
+
+
+def _without_places(command):
+    # Where somebody keeps a corpus says who it is; its name is enough.
+    words = (Path(w).name if os.path.isabs(w) else w for w in shlex.split(command))
+    return shlex.join(words)
 
 
 def _table(values):

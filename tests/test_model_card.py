@@ -14,8 +14,10 @@ REPORT = {
 
 
 def test_a_model_card_does_not_tell_the_paths_of_the_machine():
-    card = model_card(REPORT, "python train.py hparams/vae.yaml")
+    command = "python train.py hparams/vae.yaml --data_folder '/home/me/my timit'"
+    card = model_card(REPORT, command)
     assert "0.25" in card and "/home/me" not in card and "`export`" not in card
+    assert "hparams/vae.yaml --data_folder 'my timit'" in card
 
 
 def test_a_card_says_corpus_hours_settings_numbers_figure_and_use():
