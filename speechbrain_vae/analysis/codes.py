@@ -94,8 +94,8 @@ def section(context):
             "codes_phones",
             draw_phones(counted),
             "Histograms of code indices for each phone, scaled to one height, by "
-            "group. Triangle: the peak. Left out: phones with fewer than "
-            f"{LEAST_FRAMES} frames.",
+            "group. Triangle over a row: its most frequent code. Left out: phones with "
+            f"fewer than {LEAST_FRAMES} frames.",
         ),
     ]
     return Section("Codes and phones", _TEXT, figures, tables, numbers)
@@ -179,7 +179,7 @@ def draw_groups(counted):
     """Histograms of each group (rows) under each model (columns)."""
     figure = Figure(figsize=(5.2 * len(counted), 9), layout="constrained")
     axes = figure.subplots(
-        len(PHONE_GROUPS), len(counted), sharex="col", sharey="col", squeeze=False
+        len(PHONE_GROUPS), len(counted), sharex="col", sharey=True, squeeze=False
     )
     for column, (model, (names, counts)) in zip(axes.T, counted.items(), strict=True):
         for axis, group in zip(column, PHONE_GROUPS, strict=True):
@@ -195,7 +195,9 @@ def draw_groups(counted):
             f"{model}\n{column[0].get_title(loc='left')}", fontsize=9, loc="left"
         )
         column[-1].set_xlabel("code index")
-        column[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
+        column[-1].xaxis.set_major_locator(
+            MaxNLocator(integer=True, steps=[1, 2, 5, 10])
+        )
     figure.supylabel("share of the group's frames per code (%)", fontsize=9)
     return figure
 
@@ -233,7 +235,7 @@ def draw_phones(counted):
             fontsize=8,
         )
         axis.tick_params(axis="y", length=0)
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     groups = [group for group, _ in reversed(rows)]
     beside = axes[-1].secondary_yaxis("right")
     beside.set_yticks(

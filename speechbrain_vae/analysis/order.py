@@ -127,6 +127,6 @@ def draw_distances(books):
         )
         axis.set(title=name, xlabel="code index", ylabel="code index")
         for side in (axis.xaxis, axis.yaxis):
-            side.set_major_locator(MaxNLocator(integer=True))
+            side.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     figure.colorbar(image, ax=axes, label="distance / mean distance", shrink=0.8)
     return figure

@@ -140,7 +140,7 @@ def draw(models, utt):
         )
         line.set_path_effects([Stroke(linewidth=3.2, foreground="white"), Normal()])
         size = len(model.codebook)
-        codes.yaxis.set_major_locator(MaxNLocator(integer=True))
+        codes.yaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
         codes.set(ylabel=f"code index (of {size})", ylim=(-0.03 * size, 1.03 * size))
     _phones(axes, models[0].entries[utt].get("phone_times") or ())
     axes[-1].set_xlabel("time (s)")
