@@ -13,7 +13,7 @@ COLUMNS = {
 }
 """Titles of the numbers, and which way is better."""
 
-GREYS = {"up": "0.35", "down": "0.65"}
+GREYS = {"up": "0.6", "down": "0.8"}
 
 
 def numbers(row):
