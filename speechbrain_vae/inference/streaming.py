@@ -59,20 +59,40 @@ def encode_blocks(blocks, features, autoencoder, device="cpu", autocast=None):
     [torch.Size([1500, 8]), torch.Size([1500, 8]), torch.Size([1, 8])]
     """
     with tempfile.TemporaryFile() as store:
-        frames, valid = 0, 0
-        for feats, known in decibels(blocks, features, device):
-            store.write(feats.cpu().numpy().tobytes())
-            frames += len(feats)
+        feats, valid = _Stored(store, features.size), 0
+        for part, known in decibels(blocks, features, device):
+            feats.append(part)
             valid = known
-        if not frames:
+        if not len(feats):
             raise AudioError("no samples")
-        store.flush()
-        feats = np.memmap(store, np.float32, "r", shape=(frames, features.size))
         for piece, lengths, part in _pieces(feats, valid, features, autoencoder):
             with autocast or contextlib.nullcontext():
                 code, _ = autoencoder.encode(piece.to(device), lengths.to(device))
             indices = None if code.indices is None else code.indices[0, part]
             yield code.features[0, part], indices
+
+
+class _Stored:
+    """Frames [T, F] in a file; mapped into memory, they would count as memory."""
+
+    def __init__(self, file, size):
+        self.file = file
+        self.size = size
+        self.frames = 0
+
+    def __len__(self):
+        return self.frames
+
+    def append(self, feats):
+        self.file.write(feats.cpu().numpy().tobytes())
+        self.frames += len(feats)
+
+    def read(self, start, stop):
+        self.file.seek(4 * self.size * start)
+        data = self.file.read(4 * self.size * (min(stop, self.frames) - start))
+        return torch.from_numpy(np.frombuffer(bytearray(data), np.float32)).view(
+            -1, self.size
+        )
 
 
 def decibels(blocks, features, device="cpu"):
@@ -126,33 +146,33 @@ def _pieces(feats, valid, features, autoencoder):
     if latent > PIECE_FRAMES:
         found = receptive_frames(autoencoder.encoder, features.size)
         context, step = (0, latent) if found is None else (found, PIECE_FRAMES)
-    normalise = _normaliser(feats[:valid], features)
+    normalise = _normaliser(feats, valid, features)
     for start in range(0, latent, step):
         stop = min(start + step, latent)
         left = max(0, start - context)
-        window = slice(left * stride, (stop + context) * stride)
-        piece = normalise(feats[window]).unsqueeze(0)
+        first = left * stride
+        piece = normalise(first, (stop + context) * stride).unsqueeze(0)
         # Silence at the end is padding, as it is in a batch.
-        known = min(max(valid - window.start, 0), piece.shape[1])
+        known = min(max(valid - first, 0), piece.shape[1])
         lengths = torch.tensor([known / piece.shape[1]])
         yield piece, lengths, slice(start - left, stop - left)
 
 
-def _normaliser(feats, features):
-    """A function from stored frames [T, F] to normalised ones."""
-    pieces = [slice(i, i + 6000) for i in range(0, len(feats), 6000)]
-    floor = max(float(feats[p].max()) for p in pieces)
+def _normaliser(feats, valid, features):
+    """A function from the first frame and the one after the last to [T, F]."""
+    pieces = [(i, min(i + 6000, valid)) for i in range(0, valid, 6000)]
+    floor = max(float(feats.read(*piece).max()) for piece in pieces)
     floor -= features.fbank.compute_fbanks.top_db
 
-    def floored(part):
-        return torch.from_numpy(np.array(part)).clamp(min=floor)
+    def floored(*piece):
+        return feats.read(*piece).clamp(min=floor)
 
     if features.normalisation != "utterance":
         where = features.mean.device
-        return lambda part: features.normalise(floored(part)[None].to(where))[0]
-    mean, std = mean_and_std(floored(feats[p]) for p in pieces)
+        return lambda *piece: features.normalise(floored(*piece)[None].to(where))[0]
+    mean, std = mean_and_std(floored(*piece) for piece in pieces)
     mean, std = mean.float(), std.clamp(min=1e-5).float()
-    return lambda part: (floored(part) - mean) / std
+    return lambda *piece: (floored(*piece) - mean) / std
 
 
 @torch.no_grad()
