@@ -22,6 +22,7 @@ from speechbrain_vae.dataio.manifests import read_manifest
 from speechbrain_vae.nonfinite import NamesNonFiniteLoss
 from speechbrain_vae.pretraining import prepare_corpus, seed_step
 from speechbrain_vae.run_lock import hold_run_lock
+from speechbrain_vae.run_settings import refuse_other_settings
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +50,7 @@ def open_experiment(argv, **changes):
     with open(hparams_file, encoding="utf-8") as file:
         hparams = load_hyperpyyaml(file, overrides)
     run_on_main(hold_run_lock, args=[hparams["output_folder"]])
+    run_on_main(refuse_other_settings, args=[hparams])
     sb.create_experiment_directory(hparams["output_folder"], hparams_file, overrides)
     return hparams, run_opts
 

@@ -124,6 +124,18 @@ def test_a_digit_that_training_never_heard_ends_in_one_line(tmp_path):
         recipe.main(command(tmp_path, "--fold", 0))
 
 
+def test_a_folder_with_the_run_of_other_features_ends_in_one_line(tmp_path):
+    digits(tmp_path / "corpus", takes=1)
+    options = ("--fold", 0, "--number_of_epochs", 1)
+    recipe.main(command(tmp_path, *options))
+    (tmp_path / "run" / "results.json").unlink()
+    recipe.main(command(tmp_path, *options))
+    assert "test.accuracy" in results(tmp_path / "run")
+    message = "holds a run with features: fbank, this one has fbank_cmvn"
+    with pytest.raises(SystemExit, match=message):
+        recipe.main(command(tmp_path, *options, "--features", "fbank_cmvn"))
+
+
 def test_two_speakers_are_too_few(tmp_path):
     digits(tmp_path / "corpus", takes=10)
     hparams, run_opts = recipe.open_experiment(command(tmp_path, "--fold", 0))
