@@ -28,6 +28,9 @@ class FrameClassifier(torch.nn.Module):
         the linear layer, which stays a probe of single frames.
     dropout : float
         Probability of dropping an output of an LSTM layer.
+    projection_size : int, optional
+        Size that the frames of the LSTM are projected to first, so that it costs as
+        much for any features; none by default.
 
     Example
     -------
@@ -46,9 +49,13 @@ class FrameClassifier(torch.nn.Module):
         num_layers=0,
         stride=1,
         dropout=0.0,
+        projection_size=None,
     ):
         super().__init__()
-        self.encoder = FrameMean(input_size, stride)
+        self.frames, self.encoder = None, FrameMean(input_size, stride)
+        if projection_size and num_layers:
+            self.frames = FrameProjection(input_size, projection_size, stride)
+            input_size, stride = projection_size, 1
         if num_layers:
             self.encoder = RecurrentEncoder(
                 input_size,
@@ -79,6 +86,8 @@ class FrameClassifier(torch.nn.Module):
         lengths : torch.Tensor or None
             Their relative lengths, shape [B].
         """
+        if self.frames is not None:
+            x, lengths = self.frames(x, lengths), self.frames.output_lengths(x, lengths)
         logits = self.output(self.encoder(x, lengths))
         return logits, self.encoder.output_lengths(x, lengths)
 
@@ -111,6 +120,39 @@ class FrameMean(Encoder):
         windows = pad_to_stride(x * mask, self.stride).unflatten(1, (-1, self.stride))
         count = pad_to_stride(mask, self.stride).unflatten(1, (-1, self.stride)).sum(2)
         return [windows.sum(2) / count.clamp(min=1)]
+
+
+class FrameProjection(Encoder):
+    """A linear layer over ``stride`` frames side by side.
+
+    Arguments
+    ---------
+    input_size : int
+        Size D of a frame.
+    output_size : int
+        Size of an output frame.
+    stride : int
+        Input frames for one output frame.
+
+    Example
+    -------
+    >>> FrameProjection(16, 4, stride=2)(torch.randn(2, 11, 16)).shape
+    torch.Size([2, 6, 4])
+    """
+
+    def __init__(self, input_size, output_size, stride=1):
+        super().__init__()
+        self.stride = stride
+        self.output_size = output_size
+        self.linear = torch.nn.Linear(stride * input_size, output_size)
+
+    def layers(self, x, lengths=None):
+        """The projections alone, [B, ceil(T / stride), output_size]."""
+        # x: [B, T, D]
+        in_mask, out_mask = self.masks(x, lengths)
+        x = pad_to_stride(x * in_mask.unsqueeze(-1), self.stride)
+        x = self.linear(x.unflatten(1, (-1, self.stride)).flatten(2))
+        return [x * out_mask.unsqueeze(-1)]
 
 
 class UtteranceClassifier(torch.nn.Module):
