@@ -56,7 +56,7 @@ def table(rows, arguments):
         "with CTC. WER, CER: BiLSTM with CTC, no language model. "
         "Speaker-ID: all speakers of the corpus, other utterances of them; mean and "
         "deviation over time, linear. Digits: FSDD, each speaker unseen in turn, "
-        "the same pooling. Training: CPU time of one thread.",
+        "the same pooling of each third. Training: CPU time of one thread.",
         "",
         f"```\n{command}\n```",
         "",
