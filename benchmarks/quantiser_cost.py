@@ -16,7 +16,9 @@ import torch
 from speechbrain_vae.nnet.quantisers import (
     NSVQ,
     BinaryQuantizer,
+    DiVeQ,
     GumbelVQ,
+    SFDiVeQ,
     SpaceFillingVQ,
     VectorQuantizer,
 )
@@ -153,7 +155,9 @@ METHODS = {
     "VectorQuantizer": ours(VectorQuantizer),
     "VectorQuantizer, gradient": ours(VectorQuantizer, codebook_update="gradient"),
     "SpaceFillingVQ": ours(SpaceFillingVQ, growth_steps=0),
+    "SFDiVeQ": ours(SFDiVeQ, growth_steps=0),
     "NSVQ": ours(NSVQ),
+    "DiVeQ": ours(DiVeQ),
     "GumbelVQ": ours(GumbelVQ),
     "BinaryQuantizer": ours(BinaryQuantizer),
 }

@@ -171,12 +171,12 @@ def methods(size, quick=False):
         "SF-DiVeQ, diveq package": lambda x, seed: diveq_reference(
             x, size, **run, seed=seed
         ),
-        "SFDiVeQ": curve(0.7, cls=SFDiVeQ),
+        "SFDiVeQ": curve(0.75, cls=SFDiVeQ),
         "SpaceFillingVQ, tension 0": curve(0.0),
         "SpaceFillingVQ, tension .5": curve(0.5),
-        "SpaceFillingVQ": curve(0.7),
+        "SpaceFillingVQ": curve(0.75),
         "SpaceFillingVQ, tension 1": curve(1.0),
-        "SpaceFillingVQ, grown": curve(0.7, growth_steps=steps // 16),
+        "SpaceFillingVQ, grown": curve(0.75, growth_steps=steps // 16),
     }
 
 

@@ -7,7 +7,13 @@ import time
 import torch
 from frames import load_frames
 
-from speechbrain_vae.nnet.quantisers import NSVQ, SpaceFillingVQ, VectorQuantizer
+from speechbrain_vae.nnet.quantisers import (
+    NSVQ,
+    DiVeQ,
+    SFDiVeQ,
+    SpaceFillingVQ,
+    VectorQuantizer,
+)
 from speechbrain_vae.nnet.quantisers.nearest import nearest
 from speechbrain_vae.nnet.quantisers.usage import count_codes, perplexity
 
@@ -39,14 +45,9 @@ def vector(**options):
     return fit
 
 
-def noise_substitution(batches, dim, seed):
-    """Fits NSVQ."""
-    return train(NSVQ(dim, SIZE), batches)
-
-
-def curve(batches, dim, seed):
-    """Fits a space-filling curve, all corners from the start."""
-    return train(SpaceFillingVQ(dim, SIZE, growth_steps=0), batches)
+def ours(cls, **options):
+    """Fits a quantiser that has no seed of its own."""
+    return lambda batches, dim, seed: train(cls(dim, SIZE, **options), batches)
 
 
 def lucidrains(**options):
@@ -78,11 +79,13 @@ def diveq_reference(batches, dim, seed):
 
 METHODS = {
     "VectorQuantizer": vector(),
-    "VectorQuantizer, gradient": None,
-    "NSVQ": noise_substitution,
-    "SpaceFillingVQ": curve,
+    "VectorQuantizer, gradient": vector(codebook_update="gradient"),
+    "NSVQ": ours(NSVQ),
+    "DiVeQ": ours(DiVeQ),
+    # All corners from the start.
+    "SpaceFillingVQ": ours(SpaceFillingVQ, growth_steps=0),
+    "SFDiVeQ": ours(SFDiVeQ, growth_steps=0),
 }
-METHODS["VectorQuantizer, gradient"] = vector(codebook_update="gradient")
 if importlib.util.find_spec("vector_quantize_pytorch"):
     METHODS["vector-quantize-pytorch"] = lucidrains()
     METHODS["vector-quantize-pytorch, k-means, revival"] = lucidrains(

@@ -104,7 +104,7 @@ class SFDiVeQ(SpaceFillingVQ):
         codebook_size,
         noise_variance=1e-3,
         growth_steps=0,
-        tension=0.7,
+        tension=0.75,
         revive_below=0.1,
     ):
         super().__init__(dim, codebook_size, growth_steps, tension, revive_below)

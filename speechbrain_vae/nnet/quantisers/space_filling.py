@@ -123,7 +123,7 @@ class SpaceFillingVQ(Quantiser):
     """
 
     def __init__(
-        self, dim, codebook_size, growth_steps=200, tension=0.7, revive_below=0.1
+        self, dim, codebook_size, growth_steps=200, tension=0.75, revive_below=0.1
     ):
         super().__init__(dim, codebook_size)
         if not 0 <= tension <= 1:
