@@ -9,7 +9,6 @@ Every key of the YAML can be given on the command line. A run that was
 interrupted goes on when the same command is given again.
 """
 
-import json
 import logging
 import shlex
 import sys
@@ -25,9 +24,8 @@ from speechbrain.utils.distributed import (
 )
 
 from speechbrain_vae.checkpoints import CheckpointError
-from speechbrain_vae.dataio.dataset import batch_sampler, feature_dataset
-from speechbrain_vae.dataio.feature_cache import open_features
-from speechbrain_vae.dataio.manifests import read_manifest
+from speechbrain_vae.dataio.sharded import ShardError
+from speechbrain_vae.dataio.training_data import open_data
 from speechbrain_vae.export import FIGURE, read_export, write_export
 from speechbrain_vae.lobes.targets import Denoising, Reconstruction
 from speechbrain_vae.metrics import EpochTotals, mean_error
@@ -159,54 +157,19 @@ def main(argv):
         )
         folder = Path(hparams["output_folder"])
         run_on_main(prepare_corpus, args=[hparams, folder / "manifests"])
-        entries = {
-            split: read_manifest(folder / "manifests" / f"{split}.json")
-            for split in ("train", "valid", "test")
-        }
-        feats = {
-            split: run_on_main(
-                open_features,
-                args=[
-                    entries[split],
-                    hparams["features"],
-                    hparams["feature_cache"],
-                    hparams["num_workers"],
-                ],
-            )
-            for split in entries
-        }
-        features = hparams["features"]
+        data, skipped = open_data(hparams, folder / "manifests")
+        features, train = hparams["features"], data["train"]
         if features.normalisation == "global":
-            features.set_statistics(
-                *feature_statistics(feats["train"], entries["train"])
-            )
+            features.set_statistics(*feature_statistics(train.feats, train.ids))
         utterances = {
-            split: NormalisedFeatures(feats[split], entries[split], features)
-            for split in entries
+            split: NormalisedFeatures(part.feats, part.ids, features)
+            for split, part in data.items()
         }
-        sets = {
-            split: feature_dataset(entries[split], feats[split]) for split in entries
+        loaders = {
+            split: part.loader(hparams, shuffle=split == "train")
+            for split, part in data.items()
         }
-        samplers = {
-            split: batch_sampler(
-                sets[split],
-                hparams["batch_seconds"],
-                hparams["num_buckets"],
-                hparams["seed"],
-                shuffle=split == "train",
-            )
-            for split in sets
-        }
-        check_batches(len(samplers["train"]))
         start(hparams, utterances["train"])
-    loaders = {
-        split: {
-            "batch_sampler": samplers[split],
-            "num_workers": hparams["num_workers"],
-            "persistent_workers": hparams["num_workers"] > 0,
-        }
-        for split in sets
-    }
 
     brain = AutoencoderBrain(
         modules=hparams["modules"],
@@ -217,38 +180,27 @@ def main(argv):
     )
     brain.watch = Stopwatch()
     brain.checkpointer.add_recoverable("watch", brain.watch)
-    brain.train_sampler = samplers["train"]
     brain.utterances = utterances
     brain.loggers = [hparams["train_logger"]]
     if hparams["tensorboard"]:
         brain.loggers.append(
             sb.utils.train_logger.TensorboardLogger(folder / "tensorboard")
         )
-    with one_line_errors((CheckpointError, NonFiniteLossError)):
+    with one_line_errors((CheckpointError, NonFiniteLossError, ShardError)):
         brain.fit(
             hparams["epoch_counter"],
-            sets["train"],
-            sets["valid"],
+            train.train_set(brain, loaders["train"]),
+            data["valid"].dataset,
             train_loader_kwargs=loaders["train"],
             valid_loader_kwargs=loaders["valid"],
         )
-        brain.evaluate(sets["test"], min_key="loss", test_loader_kwargs=loaders["test"])
-    run_on_main(finish, args=[brain, entries, folder, argv])
+        brain.evaluate(
+            data["test"].dataset, min_key="loss", test_loader_kwargs=loaders["test"]
+        )
+    run_on_main(finish, args=[brain, data, skipped, folder, argv])
     if is_distributed_initialized():
         # Its threads, left to the end of the process, may abort it.
         torch.distributed.destroy_process_group()
-
-
-def check_batches(number):
-    """Refuse fewer than two batches an epoch for each process."""
-    processes = (
-        torch.distributed.get_world_size() if is_distributed_initialized() else 1
-    )
-    if 1 < processes >= number:
-        raise ValueError(
-            f"the training set makes {number} batches; {processes} processes need at "
-            f"least {processes + 1}: lower batch_seconds, or use fewer processes"
-        )
 
 
 def start(hparams, train_utterances):
@@ -264,7 +216,7 @@ def start(hparams, train_utterances):
         model.start_linear(PPCA(model.stride, train_utterances))
 
 
-def finish(brain, entries, folder, argv):
+def finish(brain, data, skipped, folder, argv):
     """Write the report, the figure and the export."""
     hparams = brain.hparams
     features, model = hparams.features, hparams.autoencoder
@@ -301,18 +253,24 @@ def finish(brain, entries, folder, argv):
         "train.cpu_seconds": brain.watch.cpu_seconds,
         "train.parameters": sum(p.numel() for p in model.parameters()),
     }
-    for split, items in entries.items():
-        report[f"{split}.hours"] = sum(e["duration"] for e in items.values()) / 3600
-        report[f"{split}.utterances"] = len(items)
-        report[f"{split}.speakers"] = len({e["spk_id"] for e in items.values()})
-    skipped = json.loads((folder / "manifests" / "skipped.json").read_text())["skipped"]
+    for split, part in data.items():
+        report |= {f"{split}.{name}": value for name, value in part.facts.items()}
     report["skipped_files"] = len(skipped)
     report["skipped"] = [f"{item['wav']}: {item['reason']}" for item in skipped]
     report["export"] = str(folder / "export")
 
     figure = folder / FIGURE
-    first, feats = min(zip(entries["test"], brain.utterances["test"], strict=True))
-    draw(figure, model, feats.to(brain.device), features.frame_shift, kl_per_dim, first)
+    test = data["test"]
+    first = min(test.ids)
+    (feats,) = NormalisedFeatures(test.feats, [first], features)
+    draw(
+        figure,
+        model,
+        feats.to(brain.device),
+        features.frame_shift,
+        kl_per_dim,
+        test.name(first),
+    )
     text = (folder / "hyperparams.yaml").read_text()
     command = shlex.join(["python", "train.py", *argv])
     card = model_card(report, command, run_settings(text), FIGURE)

@@ -160,7 +160,7 @@ def prepare_corpus(hparams, save_folder):
 
     Returns
     -------
-    The summary of :func:`speechbrain_vae.dataio.prepare.prepare`.
+    The summary of :func:`speechbrain_vae.dataio.prepare.prepare`; none for shards.
     """
     corpus, data_folder = hparams["corpus"], hparams["data_folder"]
     if data_folder is None:
@@ -169,6 +169,9 @@ def prepare_corpus(hparams, save_folder):
                 f"corpus {corpus} needs its folder: add --data_folder FOLDER"
             )
         corpus, data_folder = "synthetic", "results/synthetic"
+    if corpus == "shards":
+        # Prepared before they were written.
+        return None
     return prepare(
         corpus or "folder",
         data_folder,

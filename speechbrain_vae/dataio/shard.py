@@ -1,0 +1,370 @@
+"""Write a corpus as tar shards, for corpora of millions of files.
+
+> python -m speechbrain_vae.dataio.shard --corpus folder --data_folder D --out F
+> python train.py hparams/vae.yaml --corpus shards --data_folder F
+> python -m speechbrain_vae.dataio.shard --verify F
+
+The corpus is prepared as for a training. Then every split becomes shards in the layout
+of WebDataset, its utterances in a random order: a file that is one utterance as it is,
+a part of a file as FLAC (WAV where the file holds floating-point samples), with the
+entry of the manifest as JSON. Given again after an interruption, the command goes on
+after the last whole shard; the result is the same to the byte.
+"""
+
+import argparse
+import hashlib
+import io
+import json
+import logging
+import os
+import re
+import tarfile
+import zlib
+from pathlib import Path
+
+import soundfile
+import torch
+import yaml
+from scipy.io import wavfile
+from tqdm import tqdm
+
+from speechbrain_vae.dataio.manifests import (
+    SPLITS,
+    printable,
+    read_manifest,
+    stable_hash,
+    write_json,
+)
+from speechbrain_vae.dataio.prepare import prepare
+from speechbrain_vae.dataio.sharded import (
+    FORMAT,
+    INDEX,
+    columns_path,
+    damaged,
+    read_index,
+)
+from speechbrain_vae.pretraining import one_line_errors
+from speechbrain_vae.run_lock import run_lock
+from speechbrain_vae.weights import sha256
+
+logger = logging.getLogger(__name__)
+
+_UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
+
+
+def shard_corpus(
+    corpus, data_folder, out, shard_size="500MB", utterances=None, **options
+):
+    """Prepare a corpus and write its splits as shards.
+
+    Arguments
+    ---------
+    corpus : str
+        As for :func:`speechbrain_vae.dataio.prepare.prepare`.
+    data_folder : str or Path
+        Folder of the corpus.
+    out : str or Path
+        Folder to write to; what is done there already stays.
+    shard_size : int or str
+        Bytes after which a shard is closed, such as ``"500MB"``.
+    utterances : int, optional
+        Number of utterances of a shard, instead of a size.
+    **options
+        Passed to ``prepare``.
+
+    Returns
+    -------
+    dict
+        The index, see :func:`speechbrain_vae.dataio.sharded.read_index`.
+
+    Example
+    -------
+    >>> import numpy
+    >>> folder = getfixture("tmp_path")
+    >>> for name in "abc":
+    ...     (folder / "data" / name).mkdir(parents=True)
+    ...     noise = numpy.random.default_rng(0).normal(size=16000) / 10
+    ...     soundfile.write(folder / "data" / name / "1.flac", noise, 16000)
+    >>> index = shard_corpus("folder", folder / "data", folder / "out", workers=1)
+    >>> index["splits"]["train"]["seconds"]
+    1.0
+    """
+    limit = _bytes(shard_size)
+    if utterances is not None and utterances < 1:
+        raise ValueError(f"utterances must be 1 or more; got {utterances}")
+    out = Path(out)
+    with run_lock(out):
+        manifests = out / "manifests"
+        prepare(corpus, data_folder, manifests, **options)
+        skipped = json.loads((manifests / "skipped.json").read_text())["skipped"]
+        index = {
+            "format": FORMAT,
+            "corpus": corpus,
+            "sample_rate": options.get("sample_rate", 16000),
+            "skipped": skipped,
+            "splits": {},
+        }
+        for split in SPLITS:
+            entries = read_manifest(manifests / f"{split}.json")
+            index["splits"][split] = _Writer(
+                out, split, entries, limit, utterances, options.get("workers", 2)
+            ).write()
+        write_json(out / INDEX, index)
+    return index
+
+
+class _Writer:
+    """The shards of one split."""
+
+    def __init__(self, out, split, entries, limit, utterances, workers):
+        self.out, self.split, self.entries = out, split, entries
+        self.limit = None if utterances else limit
+        self.utterances, self.workers = utterances, workers
+        # Neighbours of a manifest have one speaker; those of a shard should not.
+        self.ids = sorted(entries, key=stable_hash)
+
+    def write(self):
+        shards, start = [], 0
+        while start < len(self.ids) and (columns := self._finished(len(shards), start)):
+            shards.append(columns)
+            start += len(columns["ids"])
+        if start < len(self.ids) or self._path(len(shards)).exists():
+            (self.out / INDEX).unlink(missing_ok=True)
+        self._remove_from(len(shards))
+        todo = _Encoded(self.entries, self.ids[start:])
+        samples = iter(
+            torch.utils.data.DataLoader(
+                todo, batch_size=None, num_workers=self.workers if len(todo) > 64 else 0
+            )
+        )
+        with tqdm(
+            total=len(self.ids), initial=start, desc=f"Shards, {self.split}"
+        ) as bar:
+            while start < len(self.ids):
+                shards.append(self._write_shard(len(shards), start, samples, bar))
+                start += len(shards[-1]["ids"])
+        return {
+            "utterances": len(self.ids),
+            "seconds": round(sum(s["seconds"] for s in shards), 3),
+            "speakers": len({speaker for s in shards for speaker in s["speakers"]}),
+            "shards": [
+                {
+                    "name": self._path(number).name,
+                    "utterances": len(shard["ids"]),
+                    **{key: shard[key] for key in ("seconds", "bytes", "sha256")},
+                }
+                for number, shard in enumerate(shards)
+            ],
+        }
+
+    def _path(self, number):
+        return self.out / f"{self.split}-{number:06d}.tar"
+
+    def _finished(self, number, start):
+        """The index of a shard that is there, whole, and of these utterances."""
+        path = self._path(number)
+        try:
+            columns = json.loads(Path(columns_path(path)).read_text())
+            ids = self.ids[start : start + len(columns["ids"])]
+            whole = path.stat().st_size == columns["bytes"]
+            if whole and columns["source"] == self._source(ids):
+                return columns
+        except (OSError, ValueError, KeyError):
+            pass
+        return None
+
+    def _source(self, ids):
+        """Hash of all that a shard is made from."""
+        digest = hashlib.sha256(f"{self.limit} {self.utterances}".encode())
+        for utt in ids:
+            entry = self.entries[utt]
+            status = os.stat(entry["wav"])
+            line = [utt, entry, status.st_size, status.st_mtime_ns]
+            digest.update(json.dumps(line, sort_keys=True).encode())
+        return digest.hexdigest()
+
+    def _remove_from(self, number):
+        names = re.compile(rf"{self.split}-(\d{{6}})\.(tar|json|tar\.tmp)")
+        for path in self.out.iterdir():
+            found = names.fullmatch(path.name)
+            if found and (int(found[1]) >= number or found[2] == "tar.tmp"):
+                path.unlink()
+
+    def _write_shard(self, number, start, samples, bar):
+        path = self._path(number)
+        temporary = Path(f"{path}.tmp")
+        rows = []
+        try:
+            with open(temporary, "wb") as file:
+                with tarfile.open(
+                    fileobj=file, mode="w", format=tarfile.PAX_FORMAT
+                ) as tar:
+                    for utt in self.ids[start:]:
+                        rows.append(_add(tar, utt, self.entries[utt], *next(samples)))
+                        bar.update()
+                        full = file.tell() >= self.limit if self.limit else False
+                        if full or len(rows) == self.utterances:
+                            break
+                file.flush()
+                os.fsync(file.fileno())
+            ids = self.ids[start : start + len(rows)]
+            columns = _columns(ids, rows, self.entries) | {
+                "bytes": temporary.stat().st_size,
+                "sha256": sha256(temporary),
+                "source": self._source(ids),
+            }
+            os.replace(temporary, path)
+            # The index comes last: a shard without one is made anew.
+            write_json(columns_path(path), columns)
+        except OSError as error:
+            raise OSError(
+                f"cannot write {printable(path)}: {error.strerror or error}. Free some "
+                "space and give the command again: it goes on from this shard"
+            ) from error
+        finally:
+            temporary.unlink(missing_ok=True)
+        return columns
+
+
+class _Encoded(torch.utils.data.Dataset):
+    """The bytes of the audio of each entry, and their extension."""
+
+    def __init__(self, entries, ids):
+        self.entries, self.ids = entries, ids
+
+    def __len__(self):
+        return len(self.ids)
+
+    def __getitem__(self, index):
+        entry = self.entries[self.ids[index]]
+        path, start, stop = entry["wav"], entry["start"], entry["stop"]
+        with soundfile.SoundFile(path) as file:
+            if start == 0 and stop == file.frames:
+                extension = os.path.splitext(path)[1].lower().lstrip(".")
+                return Path(path).read_bytes(), extension
+            floats = file.subtype in ("FLOAT", "DOUBLE")
+            file.seek(start)
+            samples = file.read(stop - start, dtype="float32" if floats else "int32")
+            rate, subtype = file.samplerate, file.subtype
+        encoded = io.BytesIO()
+        if floats:
+            # FLAC would clip; soundfile's WAV of floats holds the time of writing.
+            wavfile.write(encoded, rate, samples)
+            return encoded.getvalue(), "wav"
+        subtype = "PCM_24" if subtype in ("PCM_24", "PCM_32") else "PCM_16"
+        soundfile.write(encoded, samples, rate, subtype, format="FLAC")
+        return encoded.getvalue(), "flac"
+
+
+def _add(tar, utt, entry, audio, extension):
+    """Append an utterance; the place, size and checksum of its audio."""
+    # WebDataset's key ends at the first dot.
+    key = utt if "." not in utt else f"{utt.replace('.', '_')}-{stable_hash(utt)[:8]}"
+    facts = {k: v for k, v in entry.items() if k not in ("wav", "start", "stop")}
+    facts = json.dumps({"id": utt, **facts}, sort_keys=True).encode()
+    for suffix, data in ((extension, audio), ("json", facts)):
+        info = tarfile.TarInfo(f"{key}.{suffix}")
+        info.size = len(data)
+        tar.addfile(info, io.BytesIO(data))
+        if data is audio:
+            # tarfile pads the data to whole blocks.
+            offset = tar.offset - -(-len(data) // 512) * 512
+    return offset, len(audio), zlib.crc32(audio)
+
+
+def _columns(ids, rows, entries):
+    offsets, lengths, checksums = zip(*rows, strict=True)
+    return {
+        "ids": ids,
+        "durations": [round(entries[utt]["duration"], 6) for utt in ids],
+        "offsets": offsets,
+        "lengths": lengths,
+        "crc32": checksums,
+        "seconds": round(sum(entries[utt]["duration"] for utt in ids), 3),
+        "speakers": sorted({entries[utt]["spk_id"] for utt in ids}),
+    }
+
+
+def verify(folder):
+    """Check every shard of a folder against its SHA-256.
+
+    Arguments
+    ---------
+    folder : str or Path
+        A folder of shards.
+
+    Returns
+    -------
+    int
+        Number of shards, all whole.
+
+    Raises
+    ------
+    ShardError
+        The first one that is missing or damaged.
+    """
+    shards = [
+        s for split in read_index(folder)["splits"].values() for s in split["shards"]
+    ]
+    for shard in tqdm(shards, desc="Verifying", unit="shard"):
+        path = os.path.join(folder, shard["name"])
+        if not os.path.exists(path):
+            raise damaged(path, "it is missing")
+        if sha256(path) != shard["sha256"]:
+            raise damaged(path, "its SHA-256 is another one")
+    return len(shards)
+
+
+def _bytes(size):
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) *([KMG]B)?", str(size).strip().upper())
+    number = float(found[1]) * _UNITS[found[2] or ""] if found else 0
+    if number < 1:
+        raise ValueError(f"shard_size is a size such as 500MB or 2GB; got {size}")
+    return int(number)
+
+
+def main(argv=None):
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m speechbrain_vae.dataio.shard",
+        description="Write a corpus as tar shards for train.py --corpus shards.",
+    )
+    parser.add_argument("--corpus", default="folder")
+    parser.add_argument("--data_folder", help="folder of the corpus")
+    parser.add_argument("--out", help="folder to write to")
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--shard_size", default="500MB", help="500MB by default")
+    size.add_argument("--utterances", type=int, help="of a shard, instead of a size")
+    parser.add_argument("--corpus_options", default="{}", help="as in train.py")
+    parser.add_argument("--sample_rate", type=int, default=16000)
+    parser.add_argument("--seed", type=int, default=1234, help="of the splits")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--verify", metavar="F", help="check the shards in F, no more")
+    args = parser.parse_args(argv)
+    if not args.verify and not (args.data_folder and args.out):
+        parser.error("give --data_folder and --out, or --verify")
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    with one_line_errors():
+        if args.verify:
+            print(f"{verify(args.verify)} shards are whole: {args.verify}")
+            return
+        index = shard_corpus(
+            args.corpus,
+            args.data_folder,
+            args.out,
+            args.shard_size,
+            args.utterances,
+            seed=args.seed,
+            workers=args.workers,
+            sample_rate=args.sample_rate,
+            **yaml.safe_load(args.corpus_options),
+        )
+    for split, facts in index["splits"].items():
+        print(
+            f"{split}: {facts['utterances']} utterances, {facts['seconds'] / 3600:.2f} "
+            f"h, {facts['speakers']} speakers, {len(facts['shards'])} shards"
+        )
+
+
+if __name__ == "__main__":
+    main()
