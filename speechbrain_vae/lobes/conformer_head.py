@@ -59,6 +59,7 @@ class ConformerClassifier(Encoder):
                 f"hidden_size={hidden_size} with num_heads={num_heads}"
             )
         self.stride = stride
+        self.input_size = input_size
         self.input = torch.nn.Sequential(
             torch.nn.Linear(stride * input_size, hidden_size),
             torch.nn.LayerNorm(hidden_size),

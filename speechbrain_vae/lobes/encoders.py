@@ -1,6 +1,6 @@
 """Encoders: feature frames to hidden frames at a lower or equal rate.
 
-Every encoder has ``stride`` (input frames for one output frame),
+Every encoder has ``stride`` (input frames for one output frame), ``input_size`` F,
 ``output_size`` H and two calls: ``forward(x, lengths)`` gives the last layer,
 ``layers(x, lengths)`` all of them, at one frame rate. ``lengths`` are relative to
 the input's T frames; ``output_lengths`` gives those of the ``ceil(T / stride)``
@@ -48,6 +48,12 @@ class Encoder(torch.nn.Module):
 
     def masks(self, x, lengths):
         """Masks of the input [B, T] and of the output [B, ceil(T / stride)]."""
+        if x.dim() != 3 or x.shape[2] != self.input_size or 0 in x.shape:
+            raise ValueError(
+                f"{type(self).__name__}: expected features of shape [B, T, "
+                f"{self.input_size}] with at least one item and one frame; "
+                f"got {list(x.shape)}"
+            )
         counts = frame_counts(lengths, *x.shape[:2], device=x.device).to(x.device)
         frames = -(-x.shape[1] // self.stride)
         out_counts = strided_counts(counts, self.stride)

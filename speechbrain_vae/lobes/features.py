@@ -99,7 +99,9 @@ class LogMel(torch.nn.Module):
         Returns
         -------
         feats : torch.Tensor
-            Shape [B, T, F] with T = 1 + S // hop, zero on padding.
+            Shape [B, T, F] with T = 1 + S // hop, zero on padding. A waveform that
+            holds NaN or infinity gives features that are not finite, and changes no
+            other.
         lengths : torch.Tensor
             Relative lengths of the features, shape [B].
         """
@@ -109,9 +111,10 @@ class LogMel(torch.nn.Module):
 
     def raw(self, wavs, wav_lens=None):
         """Features in dB before normalisation [B, T, F], and frame counts [B]."""
-        if wavs.dim() != 2:
+        if wavs.dim() != 2 or 0 in wavs.shape:
             raise ValueError(
-                f"wavs must have shape [batch, samples]; got {list(wavs.shape)}"
+                "LogMel: wavs must have shape [batch, samples] with at least one "
+                f"waveform and one sample; got {list(wavs.shape)}"
             )
         samples = self.valid_samples(wavs, wav_lens)
         wavs = wavs * count_mask(samples, wavs.shape[1])

@@ -111,6 +111,7 @@ class FrameMean(Encoder):
     def __init__(self, input_size, stride=1):
         super().__init__()
         self.stride = stride
+        self.input_size = input_size
         self.output_size = input_size
 
     def layers(self, x, lengths=None):
@@ -143,6 +144,7 @@ class FrameProjection(Encoder):
     def __init__(self, input_size, output_size, stride=1):
         super().__init__()
         self.stride = stride
+        self.input_size = input_size
         self.output_size = output_size
         self.linear = torch.nn.Linear(stride * input_size, output_size)
 

@@ -39,6 +39,11 @@ def frame_counts(lengths, batch, frames, device=None):
             f"lengths must have shape [{batch}], one for each item of the batch; "
             f"got {list(lengths.shape)}"
         )
+    if not lengths.is_floating_point():
+        raise ValueError(
+            "lengths must be relative, a share of the longest item each; "
+            f"got whole numbers ({lengths.dtype}): divide them by the longest"
+        )
     counts = torch.round(lengths.double() * frames).long()
     return counts.clamp(min=0, max=frames)
 

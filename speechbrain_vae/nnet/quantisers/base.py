@@ -12,7 +12,8 @@ class Quantiser(torch.nn.Module):
 
     A subclass implements :meth:`quantise` and :meth:`lookup` for a plain list of
     frames; padding, autocast and non-finite input are dealt with here, so that
-    they are dealt with the same way everywhere.
+    they are dealt with the same way everywhere. Its parameters stay in float32 when a
+    model is cast to another type.
 
     Arguments
     ---------
@@ -139,6 +140,17 @@ class Quantiser(torch.nn.Module):
         """Sizes, for ``print`` and for error messages."""
         groups = f", groups={self.groups}" if self.groups > 1 else ""
         return f"dim={self.dim}, codebook_size={self.codebook_size}{groups}"
+
+    def _apply(self, fn, recurse=True):
+        # Codes keep their type where a model is put in half or double precision, for
+        # frames are compared with them in float32.
+        def moved(tensor):
+            result = fn(tensor)
+            if result.dtype == tensor.dtype:
+                return result
+            return tensor.to(result.device)
+
+        return super()._apply(moved, recurse)
 
     def _refuse_nonfinite(self, x):
         bad = int((~torch.isfinite(x)).any(1).sum())

@@ -175,7 +175,7 @@ class SpaceFillingVQ(Quantiser):
         if not self.training:
             loss = stats["quantisation_error"].clone()
             return features, features, indices.unsqueeze(1), loss, stats
-        stats["revived_codes"] = revived
+        stats["revived_codes"] = torch.tensor(revived)
         dither = dither[dithered]
         # The ends keep to CurveLoss: the length of dithered errors draws them inwards.
         ends = corners.detach()
