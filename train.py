@@ -31,6 +31,7 @@ from speechbrain_vae.lobes.targets import Denoising, Reconstruction
 from speechbrain_vae.metrics import EpochTotals, mean_error
 from speechbrain_vae.model_card import model_card, run_settings
 from speechbrain_vae.nnet.ppca import PPCA
+from speechbrain_vae.nnet.recomputation import recompute_activations
 from speechbrain_vae.nonfinite import NamesNonFiniteLoss, NonFiniteLossError
 from speechbrain_vae.pretraining import (
     NormalisedFeatures,
@@ -170,6 +171,8 @@ def main(argv):
             for split, part in data.items()
         }
         start(hparams, utterances["train"])
+        if hparams["activation_checkpointing"]:
+            recompute_activations(hparams["autoencoder"])
 
     brain = AutoencoderBrain(
         modules=hparams["modules"],
