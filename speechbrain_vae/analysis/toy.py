@@ -64,7 +64,7 @@ DISTRIBUTIONS = {
 }
 
 
-def hilbert(size, low, high):
+def hilbert(size: int, low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
     """Points evenly spaced along a Hilbert curve, scaled to a box.
 
     Hilbert, "Ueber die stetige Abbildung einer Linie auf ein Flächenstück",
@@ -103,7 +103,9 @@ def hilbert(size, low, high):
     return low + (high - low) * cells[place]
 
 
-def grow(points, size, seed=0, watch=lambda codes: None):
+def grow(
+    points: torch.Tensor, size: int, seed: int = 0, watch=lambda codes: None
+) -> torch.Tensor:
     """Train a space-filling quantiser from 4 corners to ``size``.
 
     Arguments
@@ -140,7 +142,9 @@ def grow(points, size, seed=0, watch=lambda codes: None):
     return quantiser.codebook.corners.detach()
 
 
-def codebooks(points, size, seed=0, watch=lambda codes: None):
+def codebooks(
+    points: torch.Tensor, size: int, seed: int = 0, watch=lambda codes: None
+) -> dict[str, torch.Tensor]:
     """Codebooks of three methods for the same points.
 
     Arguments
@@ -181,7 +185,9 @@ def measure(codes, points):
     }
 
 
-def section(size=64, points=20000, seed=0, frames=60):
+def section(
+    size: int = 64, points: int = 20000, seed: int = 0, frames: int = 60
+) -> Section:
     """The toy: three methods on four distributions, and how the curve grows.
 
     Arguments
@@ -203,7 +209,7 @@ def section(size=64, points=20000, seed=0, frames=60):
         generator = torch.Generator().manual_seed(seed)
         train, test = draw(points, generator), draw(points, generator)
         shown[name] = test[:1500]
-        history = []
+        history: list[torch.Tensor] = []
         books = codebooks(
             train, size, seed, lambda codes, h=history: h.append(codes.clone())
         )
@@ -273,7 +279,11 @@ def draw_methods(found, shown):
     return figure
 
 
-def animate(histories, shown, frames):
+def animate(
+    histories: dict[str, list[torch.Tensor]],
+    shown: dict[str, torch.Tensor],
+    frames: int,
+) -> bytes:
     """A GIF of curves in training, all distributions beside each other.
 
     Arguments
@@ -337,4 +347,4 @@ def _path(axis, codes, samples):
     axis.scatter(
         *codes.T.numpy(), c=np.arange(len(codes)), cmap="viridis", s=10, zorder=3
     )
-    axis.set_aspect("equal", adjustable="datalim")
+    axis.set_aspect("equal", adjustable="box")

@@ -33,5 +33,8 @@ def test_the_curve_grows_in_order_with_little_more_error(monkeypatch):
     found = {name: toy.measure(codes, points) for name, codes in books.items()}
     assert found["SFVQ"]["distortion"] < 1.4 * found["VQ"]["distortion"]
     assert found["SFVQ"]["crossings"] < found["VQ"]["crossings"]
+    picture = io.BytesIO()
+    toy.draw_methods({"uniform": books}, {"uniform": points[:50]}).savefig(picture)
+    assert Image.open(picture).width > Image.open(picture).height
     growth = toy.animate({"uniform": history}, {"uniform": points[:50]}, frames=5)
     assert Image.open(io.BytesIO(growth)).n_frames == 5
