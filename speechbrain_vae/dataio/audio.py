@@ -8,7 +8,9 @@ it is used, so that processes that only check files start quickly.
 import contextlib
 import math
 import os
+import re
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import soundfile
@@ -21,6 +23,10 @@ MIN_SAMPLE_RATE = 1000
 
 _LOSSY = {"MP3", "OGG"}
 _LOST_SECONDS = 0.1
+# What libsndfile notes about a WAV that ends before its header says.
+_CUT_WAV = re.compile(r"^data : (\d+) \(should be (\d+)\)$", re.MULTILINE)
+_OPEN_LENGTH = 2**31 - 2**16
+"""Bytes; headers of streams, whose length nobody knew, say this much or more."""
 _HIGH_RESOLUTION = {"PCM_24", "PCM_32", "FLOAT", "DOUBLE"}
 # The "kaiser_best" filter of torchaudio's tutorial on resampling: aliases more than
 # 120 dB down, and still hundreds of times real time.
@@ -37,7 +43,7 @@ class AudioError(ValueError):
 
 
 @contextlib.contextmanager
-def open_audio(path):
+def open_audio(path: str | Path):
     """Open a file for decoding, with every way to fail as one short reason.
 
     Arguments
@@ -71,6 +77,7 @@ def open_audio(path):
         with soundfile.SoundFile(os.fspath(path)) as file:
             if file.samplerate < MIN_SAMPLE_RATE:
                 raise AudioError(f"sample rate of {file.samplerate} Hz")
+            _refuse_cut_wav(file)
             yield file
     except FileNotFoundError:
         raise AudioError("missing file") from None
@@ -84,7 +91,20 @@ def open_audio(path):
         raise AudioError(f"not decodable{detail}") from error
 
 
-def blocks(file, frames=None):
+def _refuse_cut_wav(file):
+    # Of other formats libsndfile gives the length that the header says, or fails.
+    found = _CUT_WAV.search(file.extra_info)
+    if found is None or int(found[1]) >= _OPEN_LENGTH:
+        return
+    promised, there = int(found[1]), max(int(found[2]), 1)
+    seconds = file.frames / file.samplerate
+    if seconds * (promised / there - 1) > _LOST_SECONDS:
+        raise AudioError(
+            f"truncated: {seconds:.1f} of {seconds * promised / there:.1f} s are there"
+        )
+
+
+def blocks(file, frames: int | None = None):
     """Decode an open file block by block.
 
     Arguments
@@ -129,7 +149,7 @@ def blocks(file, frames=None):
         )
 
 
-def read(path):
+def read(path: str | Path):
     """Decode a whole file as it is.
 
     Arguments
@@ -166,7 +186,7 @@ def read(path):
         return torch.cat(parts), file.samplerate
 
 
-def to_mono_at(wav, rate, sample_rate):
+def to_mono_at(wav, rate: int, sample_rate: int):
     """Mix the channels of a signal and resample it.
 
     Arguments
@@ -196,7 +216,7 @@ def to_mono_at(wav, rate, sample_rate):
     return _resample(wav, _ratio(rate, sample_rate))
 
 
-def load(path, sample_rate=16000):
+def load(path: str | Path, sample_rate: int = 16000):
     """Decode any file as one channel at a rate.
 
     Arguments
@@ -231,7 +251,7 @@ def load(path, sample_rate=16000):
     return torch.cat(parts)
 
 
-def stream(path, sample_rate=16000):
+def stream(path: str | Path, sample_rate: int = 16000):
     """Decode any file as one channel at a rate, a block at a time.
 
     Arguments
@@ -262,7 +282,7 @@ def stream(path, sample_rate=16000):
         yield from _converted(file, sample_rate)
 
 
-def load_entry(entry):
+def load_entry(entry: dict):
     """Load the audio of a manifest entry.
 
     Arguments
@@ -306,7 +326,7 @@ def load_entry(entry):
     return torch.from_numpy(wav[:, 0] if wav.shape[1] == 1 else wav.mean(axis=1))
 
 
-def needs_conversion(file, sample_rate, whole=True):
+def needs_conversion(file, sample_rate: int, whole: bool = True) -> bool:
     """Whether the file must be rewritten before training can read it.
 
     Arguments
@@ -337,7 +357,7 @@ def needs_conversion(file, sample_rate, whole=True):
     return not whole and file.format in _LOSSY
 
 
-def convert(path, target_stem, sample_rate=16000):
+def convert(path: str | Path, target_stem, sample_rate: int = 16000) -> str:
     """Write a file once more as one channel at a rate.
 
     FLAC, with 24 bits where the source has more than 16; WAV with float samples

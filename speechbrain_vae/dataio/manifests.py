@@ -21,14 +21,14 @@ GENERATED_MARKER = ".speechbrain_vae_generated"
 _MAX_ID_LENGTH = 120
 
 
-def stable_hash(text, seed=0):
+def stable_hash(text: str, seed: int | str = 0) -> str:
     """SHA-256 of a text and a seed, as hexadecimal digits.
 
     Arguments
     ---------
     text : str
         Any text; composed and decomposed Unicode give the same hash.
-    seed : int
+    seed : int or str
         Another seed gives an unrelated hash.
 
     Returns
@@ -45,7 +45,7 @@ def stable_hash(text, seed=0):
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def hold_out(items, fraction, seed, minimum=1):
+def hold_out(items, fraction: float, seed: int | str, minimum: int = 1):
     """Choose a share of the items by the order of their hashes.
 
     Arguments
@@ -54,7 +54,7 @@ def hold_out(items, fraction, seed, minimum=1):
         Speakers, paths or the like; their order does not matter.
     fraction : float
         Share of the items to choose, in [0, 1].
-    seed : int
+    seed : int or str
         Seed of the choice.
     minimum : int
         Choose at least so many when ``fraction`` is above 0.
@@ -76,7 +76,9 @@ def hold_out(items, fraction, seed, minimum=1):
     return set(items[:count])
 
 
-def assign_splits(units, valid_fraction=0.1, test_fraction=0.1, seed=1234):
+def assign_splits(
+    units, valid_fraction: float = 0.1, test_fraction: float = 0.1, seed: int = 1234
+) -> dict[str, str]:
     """Divide units (speakers, files) among train, valid and test.
 
     Arguments
@@ -119,7 +121,7 @@ def assign_splits(units, valid_fraction=0.1, test_fraction=0.1, seed=1234):
     return names
 
 
-def group_by_split(entries, split_of):
+def group_by_split(entries: dict[str, dict], split_of) -> dict[str, dict]:
     """Sort entries into splits.
 
     Arguments
@@ -140,7 +142,7 @@ def group_by_split(entries, split_of):
     >>> group_by_split({"b": {}, "a": {}}, lambda utt, entry: "train")["train"]
     {'a': {}, 'b': {}}
     """
-    result = {name: {} for name in SPLITS}
+    result: dict[str, dict] = {name: {} for name in SPLITS}
     for utt in sorted(entries):
         name = split_of(utt, entries[utt])
         if name is not None:
@@ -148,7 +150,7 @@ def group_by_split(entries, split_of):
     return result
 
 
-def read_kaldi_table(path):
+def read_kaldi_table(path: str | Path) -> dict[str, str]:
     """Read a Kaldi table: one line an entry, a key and the rest of the line.
 
     Arguments
@@ -161,6 +163,11 @@ def read_kaldi_table(path):
     dict of str to str
         Value of each key; an empty string where the line has a key alone.
 
+    Raises
+    ------
+    ValueError
+        Two lines disagree about a key.
+
     Example
     -------
     >>> path = getfixture("tmp_path") / "utt2spk"
@@ -171,12 +178,18 @@ def read_kaldi_table(path):
     table = {}
     for line in Path(path).read_text(encoding="utf-8-sig").splitlines():
         key, *value = line.split(maxsplit=1)[:2] if line.strip() else (None,)
-        if key is not None:
-            table[key] = value[0].strip() if value else ""
+        if key is None:
+            continue
+        text = value[0].strip() if value else ""
+        if table.setdefault(key, text) != text:
+            raise ValueError(
+                f"{path} has two lines for {key}, {table[key]!r} and {text!r}; "
+                "remove one of them"
+            )
     return table
 
 
-def audio_files(folder, extensions=AUDIO_EXTENSIONS):
+def audio_files(folder: str | Path, extensions: tuple[str, ...] = AUDIO_EXTENSIONS):
     """Every audio file below a folder, in a fixed order.
 
     Links are followed, and a file reached twice is given once, by its own path
@@ -204,7 +217,8 @@ def audio_files(folder, extensions=AUDIO_EXTENSIONS):
     ['B.WAV']
     """
     folder = os.path.abspath(folder)
-    found, links, seen = {}, [], set()
+    found: dict[str, str] = {}
+    links, seen = [], set()
     roots = [folder]  # the tree itself, then the folders its links lead to
     while roots:
         for parent, folders, names in os.walk(roots.pop(0)):
@@ -233,7 +247,7 @@ def audio_files(folder, extensions=AUDIO_EXTENSIONS):
     return sorted(pairs, key=lambda pair: pair[1])
 
 
-def safe_ids(relative_paths):
+def safe_ids(relative_paths) -> dict[str, str]:
     """A unique identifier for each path, usable as a file name anywhere.
 
     Arguments
@@ -253,7 +267,8 @@ def safe_ids(relative_paths):
     {'ann/01.wav': 'ann-01', 'bob/01.wav': 'bob-01'}
     """
     relative_paths = list(relative_paths)
-    plain, lossy, count = {}, {}, {}
+    plain, lossy = {}, {}
+    count: dict[str, int] = {}
     for path in relative_paths:
         stem = os.path.splitext(path)[0].replace("/", "-")
         name = re.sub(r"[^A-Za-z0-9._-]", "_", stem)[:_MAX_ID_LENGTH].lstrip(".")
@@ -269,7 +284,13 @@ def safe_ids(relative_paths):
     }
 
 
-def resolve_root(data_folder, corpus, expected, is_root, names=()):
+def resolve_root(
+    data_folder: str | Path,
+    corpus: str,
+    expected: str,
+    is_root,
+    names: tuple[str, ...] = (),
+) -> Path:
     """Find the root of a corpus, or say in one line what was expected there.
 
     Arguments
@@ -346,7 +367,7 @@ def printable(path):
     return str(path).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def write_json(path, content):
+def write_json(path: str | Path, content: dict):
     """Write a dict as JSON so that it is there whole or not at all.
 
     Arguments
@@ -387,7 +408,9 @@ def escape_braces(value):
     return value
 
 
-def read_manifest(path, data_root=None):
+def read_manifest(
+    path: str | Path, data_root: str | Path | None = None
+) -> dict[str, dict]:
     """Read a manifest with the paths of its audio filled in.
 
     Arguments

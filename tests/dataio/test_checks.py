@@ -36,6 +36,9 @@ def spoilt(folder, name, recording):
         wav = np.random.default_rng(0).normal(size=16000)
         wav[7] = np.nan
         soundfile.write(path, wav, 16000, subtype="FLOAT")
+    elif name == "truncated_wav":
+        recording(path, seconds=3.0)
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     elif name == "truncated":
         path = recording(folder / "whole.flac", seconds=3.0)
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -59,6 +62,7 @@ def spoilt(folder, name, recording):
         ("nan", "non-finite samples"),
         ("truncated", "not decodable|truncated"),
         ("truncated_mp3", "truncated"),
+        ("truncated_wav", "truncated: 1.5 of 3.0 s are there"),
         ("missing", "missing file"),
         ("folder", "a folder"),
     ],
@@ -74,6 +78,16 @@ def test_a_file_without_permission_is_named(tmp_path, recording):
     path = recording(tmp_path / "a.wav")
     path.chmod(0)
     assert checks.check_file(job(path, tmp_path)).reason == "permission denied"
+
+
+@pytest.mark.parametrize("length", [0x7FFFF000, 0xFFFFFFFF])
+def test_a_wav_of_a_stream_that_left_its_length_open_is_whole(
+    tmp_path, recording, length
+):
+    path = recording(tmp_path / "a.wav", seconds=1.0)
+    data = path.read_bytes()
+    path.write_bytes(data[:40] + length.to_bytes(4, "little") + data[44:])
+    assert checks.check_file(job(path, tmp_path)).parts == ((0, 16000),)
 
 
 def test_a_good_file_stays_where_it_is(tmp_path, recording):

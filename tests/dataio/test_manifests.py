@@ -110,3 +110,12 @@ def test_a_wrong_folder_ends_in_one_line_with_the_layout(tmp_path, folder):
     assert "wav/x.wav" in message and str(tmp_path / folder) in message
     assert "\n" not in message
     assert folder != "other" or "readme.txt" in message
+
+
+def test_a_table_that_names_a_key_twice_is_refused_if_it_contradicts_itself(tmp_path):
+    table = tmp_path / "wav.scp"
+    table.write_text("a 1.wav\nb 2.wav\na 1.wav\n")
+    assert manifests.read_kaldi_table(table) == {"a": "1.wav", "b": "2.wav"}
+    table.write_text("a 1.wav\nb 2.wav\na 3.wav\n")
+    with pytest.raises(ValueError, match=r"two lines for a, '1.wav' and '3.wav'"):
+        manifests.read_kaldi_table(table)
