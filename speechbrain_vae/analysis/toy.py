@@ -268,7 +268,9 @@ def draw_methods(found, shown):
     figure = Figure(
         figsize=(3.1 * len(methods), 3.1 * len(found)), layout="constrained"
     )
-    axes = figure.subplots(len(found), len(methods), sharex="row", sharey="row")
+    axes = figure.subplots(
+        len(found), len(methods), sharex="row", sharey="row", squeeze=False
+    )
     for row, (name, books) in zip(axes, found.items(), strict=True):
         for axis, (method, codes) in zip(row, books.items(), strict=True):
             _path(axis, codes, shown[name])
