@@ -24,6 +24,8 @@ from hyperpyyaml import load_hyperpyyaml, resolve_references
 from speechbrain.utils.fetching import FetchConfig, fetch
 
 from speechbrain_vae.allocation_limit import AllocationLimit
+from speechbrain_vae.lobes.autoencoder import Autoencoder
+from speechbrain_vae.lobes.features import LogMel
 from speechbrain_vae.safe_yaml import UnsafeYAMLError, load_model_yaml
 from speechbrain_vae.weights import EXTENSION, read_weights, save_weights, sha256
 
@@ -58,12 +60,19 @@ class Export:
         Everything in ``hyperparams.yaml``.
     """
 
-    features: torch.nn.Module
-    autoencoder: torch.nn.Module
+    features: LogMel
+    autoencoder: Autoencoder
     hparams: dict
 
 
-def write_export(folder, yaml_text, features, autoencoder, card="", figure=None):
+def write_export(
+    folder: str | Path,
+    yaml_text: str,
+    features: LogMel,
+    autoencoder: Autoencoder,
+    card: str = "",
+    figure: str | Path | None = None,
+) -> Path:
     """Write an export folder.
 
     Arguments
@@ -73,7 +82,8 @@ def write_export(folder, yaml_text, features, autoencoder, card="", figure=None)
     yaml_text : str
         HyperPyYAML, overrides applied, with the keys ``features`` and
         ``autoencoder``.
-    features, autoencoder : torch.nn.Module
+    features : speechbrain_vae.lobes.features.LogMel
+    autoencoder : speechbrain_vae.lobes.autoencoder.Autoencoder
         The trained modules.
     card : str
         The model card, in Markdown.
@@ -103,14 +113,20 @@ def write_export(folder, yaml_text, features, autoencoder, card="", figure=None)
     return folder
 
 
-def model_yaml(yaml_text, features, autoencoder, checksums):
+def model_yaml(
+    yaml_text: str,
+    features: LogMel,
+    autoencoder: Autoencoder,
+    checksums: dict[str, str],
+) -> str:
     """The part of a training YAML that builds the model, made self-contained.
 
     Arguments
     ---------
     yaml_text : str
         HyperPyYAML with the keys ``features`` and ``autoencoder``.
-    features, autoencoder : torch.nn.Module
+    features : speechbrain_vae.lobes.features.LogMel
+    autoencoder : speechbrain_vae.lobes.autoencoder.Autoencoder
         The modules it builds.
     checksums : dict of str to str
         SHA-256 of their weights' files.
@@ -142,7 +158,9 @@ def model_yaml(yaml_text, features, autoencoder, checksums):
     )
 
 
-def read_export(source, savedir=None, trust_code=False):
+def read_export(
+    source: str | Path, savedir: str | Path | None = None, trust_code: bool = False
+) -> Export:
     """Load an export, strictly, in evaluation mode, on the CPU.
 
     Nothing in the export is executed: weights are tensors alone, and the YAML is

@@ -21,8 +21,14 @@ MANIFEST = "manifest.jsonl"
 
 
 def extract(
-    source, folder, out, kind="npy", device="cpu", trust_code=False, progress=True
-):
+    source: str,
+    folder: str | Path,
+    out: str | Path,
+    kind: str = "npy",
+    device: str = "cpu",
+    trust_code: bool = False,
+    progress: bool = True,
+) -> list[dict]:
     """Encode every audio file below a folder.
 
     What was extracted before an interruption is kept; what cannot be decoded is named
@@ -119,7 +125,7 @@ def _extract_one(encoder, path, writer, utt, kind):
     return {"frames": len(array), **writer.write(utt, array)}
 
 
-def settings_of(encoder, kind):
+def settings_of(encoder, kind: str) -> dict:
     """What makes two extractions of one kind.
 
     Arguments

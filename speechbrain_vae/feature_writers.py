@@ -25,7 +25,7 @@ class NpyWriter:
     {'file': 'a.npy'}
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
 
     def resume(self, entries):
@@ -49,7 +49,7 @@ class Hdf5Writer:
     folder : str or Path
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder: str | Path) -> None:
         self.h5py = _optional("h5py", "hdf5")
         self.path = Path(folder) / "features.h5"
         self.file = None
@@ -77,7 +77,7 @@ class Hdf5Writer:
 class _Appending:
     """Adds to the end of one file; what is behind the last known end is cut off."""
 
-    name = None
+    name: str
 
     def __init__(self, folder):
         self.path = Path(folder) / self.name
@@ -103,7 +103,7 @@ class KaldiWriter(_Appending):
 
     name = "feats.ark"
 
-    def __init__(self, folder):
+    def __init__(self, folder: str | Path) -> None:
         super().__init__(folder)
         self.kaldiio = _optional("kaldiio", "kaldi")
         self.index = self.path.with_suffix(".scp")
@@ -156,7 +156,7 @@ class TokensWriter(_Appending):
         return self.place()
 
 
-WRITERS = {
+WRITERS: dict[str, type] = {
     "npy": NpyWriter,
     "hdf5": Hdf5Writer,
     "kaldi": KaldiWriter,

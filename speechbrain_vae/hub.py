@@ -34,7 +34,13 @@ class HubError(ValueError):
     """The Hub did not do what was asked; the message says why and what to do."""
 
 
-def push(folder, repo_id, licence, private=False, trust_code=False):
+def push(
+    folder: str | Path,
+    repo_id: str,
+    licence: str,
+    private: bool = False,
+    trust_code: bool = False,
+) -> str:
     """Publish an export, in one commit; the repository is made where it is missing.
 
     Arguments
@@ -74,7 +80,7 @@ def push(folder, repo_id, licence, private=False, trust_code=False):
             "the command that trained it again to write a new one"
         )
     card = (folder / CARD).read_text(encoding="utf-8")
-    contents = {name: folder / name for name in FILES}
+    contents: dict[str, Path | bytes] = {name: folder / name for name in FILES}
     contents[CARD] = published_card(card, repo_id, licence).encode()
     contents[LICENCE] = licence_text(licence, folder).encode()
     if (folder / FIGURE).is_file():
@@ -90,7 +96,7 @@ def push(folder, repo_id, licence, private=False, trust_code=False):
     return f"{api.endpoint}/{repo_id}"
 
 
-def pull(repo_id, folder, trust_code=False):
+def pull(repo_id: str, folder: str | Path, trust_code: bool = False) -> Path:
     """Fetch a published export, and check that it loads.
 
     Arguments

@@ -1,5 +1,7 @@
 """Totals over an epoch, weighted by frames and not by batches."""
 
+import torch
+
 from speechbrain_vae.nnet.quantisers.usage import UsageMeter
 
 ACTIVE_KL = 0.01
@@ -23,7 +25,7 @@ class EpochTotals:
     {}
     """
 
-    def __init__(self, frame_rate, quantiser=None):
+    def __init__(self, frame_rate: float, quantiser=None) -> None:
         self.frame_rate = frame_rate
         self.usage = None
         if quantiser is not None:
@@ -31,8 +33,8 @@ class EpochTotals:
         self.frames = 0.0
         self.latent_frames = 0.0
         self.training_frames = 0
-        self.sums = {}
-        self.penalties = {}
+        self.sums: dict[str, float] = {}
+        self.penalties: dict[str, torch.Tensor] = {}
         self.kl_per_dim = None
 
     def add(self, output, **errors):
@@ -98,7 +100,7 @@ class EpochTotals:
             return None
         return self.kl_per_dim / max(self.latent_frames, 1.0)
 
-    def summary(self):
+    def summary(self) -> dict:
         """Means over the epoch, as floats.
 
         Returns
@@ -123,7 +125,6 @@ def mean_error(prediction, target, mask):
 
     Example
     -------
-    >>> import torch
     >>> frames, mask = torch.zeros(1, 2, 4), torch.tensor([[True, False]])
     >>> float(mean_error(frames + 2, frames, mask))
     4.0

@@ -33,7 +33,9 @@ compute_features: !new:speechbrain_vae.lobes.frozen.FrozenEncoder
 """
 
 
-def model_card(report, command, settings=None, figure=None):
+def model_card(
+    report: dict, command: str, settings: dict | None = None, figure: str | None = None
+) -> str:
     """The README of an export, in Markdown, filled from the run.
 
     Arguments
@@ -79,7 +81,7 @@ def model_card(report, command, settings=None, figure=None):
     return "\n".join(parts)
 
 
-def run_settings(yaml_text):
+def run_settings(yaml_text: str) -> dict:
     """The plain values at the top of a training YAML, paths left out.
 
     Arguments
@@ -106,7 +108,7 @@ def run_settings(yaml_text):
     }
 
 
-def published_card(card, repo_id, licence):
+def published_card(card: str, repo_id: str, licence: str) -> str:
     """The card as it stands on the Hub.
 
     Arguments
@@ -129,7 +131,7 @@ def published_card(card, repo_id, licence):
     (True, True)
     """
     parsed = ModelCard(card.replace(PLACE, repo_id), ignore_metadata_errors=False)
-    parsed.data.license = licence
+    parsed.data["license"] = licence
     return str(parsed)
 
 

@@ -15,7 +15,13 @@ PPCA_DIMS_PER_SECOND = 1600
 """Latent dimensions a second of the probabilistic PCA that the ELBO is held against."""
 
 
-def linear_baselines(train, test, frame_shift, latent_dims_per_second, active=None):
+def linear_baselines(
+    train,
+    test,
+    frame_shift: float,
+    latent_dims_per_second: float,
+    active: float | None = None,
+) -> dict:
     """Probabilistic PCA and PCA of the same training and test utterances.
 
     Arguments
@@ -55,7 +61,7 @@ def linear_baselines(train, test, frame_shift, latent_dims_per_second, active=No
 
 
 @torch.no_grad()
-def aggregate_posterior(autoencoder, utterances, limit=2000):
+def aggregate_posterior(autoencoder, utterances, limit: int = 2000) -> dict:
     """How far the samples of all posteriors together are from the prior of a VAE.
 
     Arguments
@@ -88,7 +94,7 @@ def aggregate_posterior(autoencoder, utterances, limit=2000):
     }
 
 
-def write_report(folder, report):
+def write_report(folder: str | Path, report: dict) -> str:
     """Write ``report.json`` and return the same numbers as lines of text.
 
     Arguments
@@ -102,7 +108,7 @@ def write_report(folder, report):
     -------
     str
     """
-    nested = {}
+    nested: dict = {}
     for name, value in report.items():
         *parents, leaf = name.split(".")
         place = nested
@@ -129,7 +135,14 @@ def shown(value):
 
 
 @torch.no_grad()
-def draw(path, autoencoder, feats, frame_shift, kl_per_dim=None, title=""):
+def draw(
+    path: str | Path,
+    autoencoder,
+    feats: torch.Tensor,
+    frame_shift: float,
+    kl_per_dim: torch.Tensor | None = None,
+    title: str = "",
+):
     """Draw an utterance, its reconstruction, its features and the KL of each.
 
     Arguments
@@ -160,7 +173,7 @@ def draw(path, autoencoder, feats, frame_shift, kl_per_dim=None, title=""):
     figure = Figure(figsize=(9, 8), layout="constrained")
     rows = figure.subplots(4, 1, height_ratios=[1, 1, 1, 0.8])
     limits = {"vmin": -2.5, "vmax": 2.5, "cmap": "magma"}
-    labels = {"label": "standard\ndeviations"}
+    labels: dict = {"label": "standard\ndeviations"}
     for axis, frames, name in (
         (rows[0], feats, f"Input {title}"),
         (rows[1], mean, "Reconstruction from the features"),

@@ -10,12 +10,12 @@ from pathlib import Path
 try:
     import fcntl
 except ImportError:  # Windows has no such locks; two runs are not told apart there.
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 LOCK = "run.lock"
 
 _until_exit = contextlib.ExitStack()
-_held = set()
+_held: set[Path] = set()
 
 
 class RunLockError(OSError):
@@ -23,7 +23,7 @@ class RunLockError(OSError):
 
 
 @contextlib.contextmanager
-def run_lock(folder):
+def run_lock(folder: str | Path):
     """Have a folder to oneself.
 
     The lock ends with the process, however it ends: what a killed run leaves behind

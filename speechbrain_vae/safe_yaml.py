@@ -56,7 +56,7 @@ class UnsafeYAMLError(ValueError):
     """A document asks for something that a model does not need; it was not loaded."""
 
 
-def load_model_yaml(text):
+def load_model_yaml(text: str) -> dict:
     """Build what a YAML describes, if it describes models alone.
 
     ``!new:`` and ``!name:`` take classes of :data:`PACKAGES`, ``!ref <key>`` a key of
@@ -104,7 +104,7 @@ def load_model_yaml(text):
     return constructor.construct_document(root)
 
 
-def model_class(name):
+def model_class(name: str) -> type:
     """The class that a tag may name.
 
     Arguments

@@ -34,7 +34,7 @@ class TrainingStages:
     True
     """
 
-    def __init__(self, stages):
+    def __init__(self, stages: list[dict]) -> None:
         for number, stage in enumerate(stages, 1):
             if not isinstance(stage, dict) or set(stage) != {"epochs", "train"}:
                 raise ValueError(
@@ -61,7 +61,7 @@ class TrainingStages:
                 break
         return _prefixes(stage)
 
-    def check(self, model, number_of_epochs):
+    def check(self, model, number_of_epochs: int):
         """Refuse stages that do not fit the model; warn of stages never reached.
 
         Arguments
@@ -92,7 +92,7 @@ class TrainingStages:
                 *(number_of_epochs, last + 1),
             )
 
-    def apply(self, model, epoch):
+    def apply(self, model, epoch: int):
         """Let the parts of this epoch's stage learn, and no others.
 
         Arguments

@@ -12,7 +12,7 @@ from speechbrain.utils.parameter_transfer import Pretrainer
 EXTENSION = ".safetensors"
 
 
-def save_weights(module, path):
+def save_weights(module: torch.nn.Module, path: str | Path) -> str:
     """Write the state of a module; the file appears whole or not at all.
 
     Arguments
@@ -45,7 +45,7 @@ def save_weights(module, path):
     return sha256(path)
 
 
-def read_weights(path):
+def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
     """Read tensors by name; nothing in the file is executed, whatever it holds.
 
     Arguments
@@ -70,7 +70,7 @@ def read_weights(path):
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def load_weights(module, path, end_of_epoch=False):
+def load_weights(module: torch.nn.Module, path: str | Path, end_of_epoch: bool = False):
     """Load weights into a module, every one and no other.
 
     Arguments

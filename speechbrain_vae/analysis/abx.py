@@ -43,13 +43,13 @@ class _Cells:
 def abx_error(
     features,
     items,
-    frame_shift,
-    first_frame=0.0,
-    context="manner",
-    max_items_per_cell=10,
-    max_x_speakers=5,
-    seed=0,
-):
+    frame_shift: float,
+    first_frame: float = 0.0,
+    context: str = "manner",
+    max_items_per_cell: int = 10,
+    max_x_speakers: int = 5,
+    seed: int = 0,
+) -> dict:
     """ABX errors of a representation, in percent; chance is 50.
 
     Which triples are compared depends on the items and the seed alone, so that

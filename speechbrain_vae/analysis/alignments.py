@@ -15,7 +15,7 @@ from speechbrain_vae.dataio.manifests import read_manifest
 _TSV_COLUMNS = ("utt", "start_s", "end_s", "phone")
 
 
-def read_alignment(path):
+def read_alignment(path: str | Path):
     """Phone times of every utterance of a corpus, whatever the format.
 
     Arguments
@@ -84,7 +84,7 @@ def _read_folder(folder):
     return times
 
 
-def read_phn(path, sample_rate=16000):
+def read_phn(path: str | Path, sample_rate: int = 16000):
     """Phone times of one TIMIT utterance.
 
     Arguments
@@ -112,7 +112,7 @@ def read_phn(path, sample_rate=16000):
     return rows
 
 
-def read_ctm(path):
+def read_ctm(path: str | Path):
     """Phone times of many utterances from a NIST CTM file, as Kaldi writes them.
 
     Arguments
@@ -139,7 +139,7 @@ def read_ctm(path):
     return dict(times)
 
 
-def read_tsv(path):
+def read_tsv(path: str | Path):
     """Phone times of many utterances from a table with a header.
 
     Arguments
@@ -168,7 +168,7 @@ def read_tsv(path):
     return dict(times)
 
 
-def read_textgrid(path, tier="phones"):
+def read_textgrid(path: str | Path, tier: str = "phones"):
     """Phone times of one utterance from a Praat TextGrid, long or short.
 
     Arguments

@@ -6,7 +6,9 @@ SIMILAR_PAIRS = (("F", "V"), ("TH", "DH"), ("S", "Z"), ("SH", "ZH"))
 """Fricatives that differ in voicing alone."""
 
 
-def code_counts(phones, codes, size):
+def code_counts(
+    phones: list[str], codes: np.ndarray, size: int
+) -> tuple[list[str], np.ndarray]:
     """How often each code stands for each phone.
 
     Arguments
@@ -36,7 +38,7 @@ def code_counts(phones, codes, size):
     return names.tolist(), counts
 
 
-def agreement(counts):
+def agreement(counts: np.ndarray) -> dict:
     """How much codes and phones say of each other.
 
     Purities as in Hsu et al., "HuBERT", IEEE/ACM TASLP 29, 2021: guess the phone from
@@ -94,7 +96,7 @@ def entropy_bits(probabilities):
     return float(-(some * np.log2(some)).sum())
 
 
-def distances_along(counts):
+def distances_along(counts: np.ndarray) -> np.ndarray:
     """Distance of every two phones along the codes.
 
     The earth mover's distance of their histograms: how far an index has to be moved
@@ -122,8 +124,13 @@ def distances_along(counts):
 
 
 def similar_pairs_test(
-    names, distances, among=None, pairs=SIMILAR_PAIRS, permutations=100000, seed=0
-):
+    names: list[str],
+    distances: np.ndarray,
+    among=None,
+    pairs=SIMILAR_PAIRS,
+    permutations: int = 100000,
+    seed: int = 0,
+) -> dict | None:
     """Are similar phones closer to each other than phones drawn at random?
 
     The statistic is the mean distance of the pairs; the null hypothesis, that names

@@ -11,7 +11,7 @@ SAMPLE = 20000
 """Frames that the k-means opponent is fitted to, at most."""
 
 
-def tour(codes):
+def tour(codes: torch.Tensor) -> torch.Tensor:
     """Order of codes along a short open tour: nearest neighbours, then 2-opt.
 
     Arguments
@@ -36,8 +36,8 @@ def tour(codes):
     while left:
         path.append(min(left, key=distance[path[-1]].__getitem__))
         left.remove(path[-1])
-    path = torch.tensor(path)
-    return path[untangle(codes[path], moves=20 * len(codes), reach=len(codes))]
+    order = torch.tensor(path)
+    return order[untangle(codes[order], moves=20 * len(codes), reach=len(codes))]
 
 
 def neighbour_ratio(codes):
@@ -63,7 +63,7 @@ def order_correlation(codes):
     return float(spearmanr(second - first, torch.pdist(codes)).statistic)
 
 
-def principal_plane(codes):
+def principal_plane(codes: torch.Tensor) -> tuple[torch.Tensor, float]:
     """Codes on their first two principal directions.
 
     Arguments
@@ -90,7 +90,7 @@ def principal_plane(codes):
     return points, round(float(sizes[:2].square().sum() / sizes.square().sum()), 6)
 
 
-def crossings(points):
+def crossings(points: torch.Tensor) -> int:
     """How often a path in the plane crosses itself.
 
     Arguments
@@ -122,7 +122,7 @@ def _side(a, b, c):
     return ab[:, 0] * ac[:, 1] - ab[:, 1] * ac[:, 0]
 
 
-def index_jump(sequences, size):
+def index_jump(sequences: list[torch.Tensor], size: int) -> float:
     """Mean |i_t - i_t+1| / K over the consecutive frames of utterances.
 
     Arguments
@@ -146,7 +146,9 @@ def index_jump(sequences, size):
     return float(steps.double().mean() / size) if len(steps) else float("nan")
 
 
-def order_of(codes, sequences, frames):
+def order_of(
+    codes: torch.Tensor, sequences: list[torch.Tensor], frames: list[torch.Tensor]
+) -> dict:
     """Every measure of order of one codebook.
 
     Arguments
@@ -189,7 +191,9 @@ def order_of(codes, sequences, frames):
     }
 
 
-def opponents(frames, size, seed=0):
+def opponents(
+    frames: list[torch.Tensor], size: int, seed: int = 0
+) -> dict[str, torch.Tensor]:
     """A k-means codebook of the same frames, in no order and in that of a tour.
 
     Arguments

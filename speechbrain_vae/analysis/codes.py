@@ -30,7 +30,7 @@ _MEASURES = {
 }
 
 
-def section(context):
+def section(context) -> Section:
     """How codes and phones go together, and where phones lie along the codes.
 
     Arguments
@@ -55,7 +55,7 @@ def section(context):
         for among, key in (("all phones", "similar"), ("fricatives", "fricatives")):
             test = result[key]
             if test:
-                values = test["mean"], test["random_mean"], test["p"]
+                values = [test["mean"], test["random_mean"], test["p"]]
                 pairs = ", ".join(f"{p} {d:.3f}" for p, d in test["pairs"].items())
                 pair_rows.append([model.name, among, pairs, *values])
     names, counts = counted[context.name]
@@ -121,7 +121,7 @@ order; they are given for these models as a check of the test.
 """
 
 
-def counts_of(context):
+def counts_of(context) -> tuple[list[str], np.ndarray]:
     """Phones and their codes over all utterances of a context that have phone times.
 
     Arguments
@@ -143,7 +143,7 @@ def counts_of(context):
     return code_counts(phones, np.concatenate(codes), size)
 
 
-def measure(names, counts):
+def measure(names: list[str], counts: np.ndarray) -> dict:
     """Every number of the section for one model.
 
     Arguments

@@ -3,6 +3,7 @@
 import logging
 import random
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,7 +80,13 @@ class AnalysisContext:
     ['SIL', 'AE', 'AE', 'AE', 'AE', 'AE', 'SIL']
     """
 
-    def __init__(self, source, entries, name=None, others=()):
+    def __init__(
+        self,
+        source: str | Path,
+        entries: dict[str, dict],
+        name: str | None = None,
+        others: Iterable["AnalysisContext"] = (),
+    ) -> None:
         if not entries:
             raise ValueError("there are no utterances to look at")
         export = read_export(source)
@@ -97,7 +104,7 @@ class AnalysisContext:
         self.quantiser = getattr(self.autoencoder.bottleneck, "quantiser", None)
         part = self.quantiser or self.autoencoder.bottleneck
         self.name = name or type(part).__name__
-        self._encoded = {}
+        self._encoded: dict[str, Encoded] = {}
 
     @property
     def discrete(self):
@@ -155,7 +162,7 @@ class AnalysisContext:
         """Centres of latent frames 0 to ``frames`` - 1 in seconds, shape [frames]."""
         return self.first_frame + self.frame_shift * torch.arange(frames)
 
-    def phones(self, utt):
+    def phones(self, utt: str) -> list[str]:
         """The phone at the centre of each latent frame of an utterance.
 
         Arguments
@@ -208,14 +215,14 @@ class AnalysisContext:
 
 
 def open_entries(
-    corpus,
-    data_folder,
-    folder,
-    alignment=None,
-    split="test",
-    limit=None,
-    sample_rate=16000,
-):
+    corpus: str,
+    data_folder: str | Path,
+    folder: str | Path,
+    alignment: str | Path | None = None,
+    split: str = "test",
+    limit: int | None = None,
+    sample_rate: int = 16000,
+) -> dict[str, dict]:
     """Entries of one split of a corpus, with phone times.
 
     Arguments
@@ -263,7 +270,7 @@ def open_entries(
     return entries if limit is None else pick(entries, limit)
 
 
-def pick(entries, number, seed=1234):
+def pick(entries: dict[str, dict], number: int, seed: int = 1234) -> dict[str, dict]:
     """A choice of utterances, as many of each speaker as can be.
 
     Arguments
@@ -289,7 +296,7 @@ def pick(entries, number, seed=1234):
     for utt in sorted(entries):
         own[entries[utt].get("spk_id")].append(utt)
     rng = random.Random(seed)
-    rank = {}
+    rank: dict[str, int] = {}
     for utts in own.values():
         rank.update(zip(rng.sample(utts, len(utts)), range(len(utts)), strict=True))
     chosen = set(sorted(rank, key=lambda utt: (rank[utt], utt))[:number])

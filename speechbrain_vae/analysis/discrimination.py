@@ -11,7 +11,7 @@ CONTEXT = "manner"
 """Corpora of an hour have few equal triphones, but many of equal manner."""
 
 
-def section(context):
+def section(context) -> Section:
     """ABX errors of the features, of what goes in, and of the other exports.
 
     Arguments

@@ -18,7 +18,7 @@ _BLOCK_ELEMENTS = 2**22
 _BLOCK_PAIRS = 8192
 
 
-def unit_frames(frames):
+def unit_frames(frames: torch.Tensor) -> torch.Tensor:
     """Frames of length 1, with one more dimension where zero vectors point.
 
     A zero vector has no angle: it becomes a direction of its own, at a right angle to
@@ -47,7 +47,7 @@ def unit_frames(frames):
     return torch.cat([frames / norm.masked_fill(zero, 1), zero.to(frames)], dim=1)
 
 
-def angular_distances(x, y):
+def angular_distances(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     """Angle between every frame of x and every frame of y, over pi: 0 to 1.
 
     Arguments
@@ -73,7 +73,7 @@ def angular_distances(x, y):
     return cosine.acos_().div_(math.pi)
 
 
-def dtw(cost, n, m):
+def dtw(cost: torch.Tensor, n: torch.Tensor, m: torch.Tensor) -> torch.Tensor:
     """Mean cost along the cheapest path through each matrix.
 
     A path goes from the first corner to cell (n - 1, m - 1) by steps of one row, one
@@ -142,7 +142,12 @@ def _diagonals(cost):
     return skewed.permute(2, 1, 0).contiguous()
 
 
-def pair_distances(frames, starts, counts, pairs):
+def pair_distances(
+    frames: torch.Tensor,
+    starts: torch.Tensor,
+    counts: torch.Tensor,
+    pairs: torch.Tensor,
+) -> torch.Tensor:
     """DTW distance of pairs of sequences that are slices of one table of frames.
 
     Arguments
@@ -197,7 +202,9 @@ def _gather(frames, starts, counts):
     return frames[starts.unsqueeze(1) + steps]
 
 
-def subsequence_dtw(cost, starts):
+def subsequence_dtw(
+    cost: torch.Tensor, starts: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean cost of the stretch of each sequence that is most like a query.
 
     The query is taken frame by frame, while a sequence stays, goes on by one frame or

@@ -26,7 +26,9 @@ COLUMNS = ("utt", "start_s", "end_s", "phone", "speaker")
 _SILENT = {"SIL", "SP", "SPN", "H#", "PAU", "EPI"}
 
 
-def phones_of(entries, lexicon=None):
+def phones_of(
+    entries: dict[str, dict], lexicon: dict[str, list[str]] | None = None
+) -> dict[str, list[str]]:
     """Phones that each utterance is made of, without silence.
 
     Arguments
@@ -75,7 +77,7 @@ def phones_of(entries, lexicon=None):
     return found
 
 
-def read_lexicon(path):
+def read_lexicon(path) -> dict[str, list[str]]:
     """Phones of each word, the first pronunciation of each.
 
     Arguments
@@ -99,7 +101,7 @@ def read_lexicon(path):
     >>> read_lexicon(path)
     {'A': ['AH0'], 'NO': ['N', 'OW1']}
     """
-    lexicon = {}
+    lexicon: dict[str, list[str]] = {}
     with open(path, encoding="utf-8") as file:
         for number, line in enumerate(file, start=1):
             word, *phones = line.split() or [""]
@@ -128,7 +130,7 @@ class States:
     ([3, 4, 1, 2, 1, 2], 5)
     """
 
-    def __init__(self, phones, per_phone=PER_PHONE):
+    def __init__(self, phones, per_phone: int = PER_PHONE) -> None:
         self.phones = sorted(set(phones))
         self.per_phone = per_phone
         self.size = 1 + per_phone * len(self.phones)
@@ -145,7 +147,9 @@ class States:
         first = [self._first[phone] for phone in phones]
         return [state + part for state in first for part in range(self.per_phone)]
 
-    def targets(self, phones, spans, frames):
+    def targets(
+        self, phones: list[str], spans: list[tuple[int, ...]], frames: int
+    ) -> torch.Tensor:
         """The state of every frame, the states of a phone alike long.
 
         Arguments
@@ -171,7 +175,7 @@ class States:
             targets[begin:end] = (self._first[phone] + part)[: max(frames - begin, 0)]
         return targets
 
-    def align(self, scores, phones):
+    def align(self, scores: torch.Tensor, phones: list[str]):
         """The frames of each phone on the best path.
 
         Arguments
@@ -206,7 +210,9 @@ class States:
         return [(group[0][0], group[-1][1]) for group in groups]
 
 
-def spread(peaks, stride, reach, frames):
+def spread(
+    peaks: list[tuple[int, ...]], stride: int, reach: int, frames: int
+) -> list[tuple[int, ...]]:
     """Frames of phones of which CTC said little more than where they are.
 
     A phone reaches half-way to its neighbours, but no further than ``reach``: the rest
@@ -240,7 +246,7 @@ def spread(peaks, stride, reach, frames):
     ]
 
 
-def write_alignment(path, times, speakers):
+def write_alignment(path, times, speakers: dict[str, str]):
     """Write phone times as the table that ``read_alignment`` reads.
 
     Arguments
@@ -268,7 +274,7 @@ def write_alignment(path, times, speakers):
                 writer.writerow(row)
 
 
-def differences(times, reference):
+def differences(times, reference) -> dict:
     """How far the boundaries of two alignments of the same phones are apart.
 
     Arguments
@@ -299,12 +305,12 @@ def differences(times, reference):
         apart += [abs(a[k] - b[k]) for a, b in pairs for k in (0, 1)]
     if not apart:
         raise ValueError("the alignments have no utterance with equal phones in common")
-    apart = 1000 * np.array(apart)
+    ms = 1000 * np.array(apart)
     return {
-        "mean_ms": float(apart.mean().round(2)),
-        "median_ms": float(np.median(apart).round(2)),
+        "mean_ms": float(ms.mean().round(2)),
+        "median_ms": float(np.median(ms).round(2)),
         # Times are decimal fractions.
-        "within_20ms": float(100 * (apart < 20.001).mean()),
-        "within_50ms": float(100 * (apart < 50.001).mean()),
+        "within_20ms": float(100 * (ms < 20.001).mean()),
+        "within_50ms": float(100 * (ms < 50.001).mean()),
         "utterances": utterances,
     }

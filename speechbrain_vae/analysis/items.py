@@ -37,7 +37,7 @@ class Item(NamedTuple):
     speaker: str
 
 
-def items_from_alignment(phone_times, speakers, span="phone"):
+def items_from_alignment(phone_times, speakers, span: str = "phone") -> list[Item]:
     """Every phone of an alignment as an item.
 
     Arguments
@@ -96,7 +96,7 @@ def items_from_alignment(phone_times, speakers, span="phone"):
     return items
 
 
-def write_items(path, items):
+def write_items(path: str | Path, items: list[Item]):
     """Write an item file of ZeroSpeech, which ``fastabx`` and Libri-light read.
 
     Arguments
@@ -127,7 +127,7 @@ def write_items(path, items):
     Path(path).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def read_items(path):
+def read_items(path: str | Path) -> list[Item]:
     """Items of a ZeroSpeech item file.
 
     Arguments

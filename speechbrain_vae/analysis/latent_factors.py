@@ -110,7 +110,7 @@ def _middles(context, times, frames):
     return middle
 
 
-def associations(frames):
+def associations(frames: FrameTable) -> dict[str, np.ndarray]:
     """How much each dimension goes with what is known of the frames.
 
     Arguments
@@ -150,7 +150,7 @@ def associations(frames):
     return found
 
 
-def correlation_ratio(x, labels):
+def correlation_ratio(x: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Square root of the share of variance that groups explain (Fisher's eta).
 
     Arguments

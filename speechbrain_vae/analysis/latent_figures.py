@@ -37,7 +37,7 @@ def draw_kl(kl):
     return figure
 
 
-def draw_traversals(moved, dimensions, hop):
+def draw_traversals(moved: np.ndarray, dimensions, hop: float):
     """Spectrograms of each dimension at each step, and the change of their mean.
 
     Arguments
@@ -91,7 +91,7 @@ def draw_traversals(moved, dimensions, hop):
     return figure
 
 
-def draw_associations(found, order, rank):
+def draw_associations(found: dict[str, np.ndarray], order: np.ndarray, rank: str):
     """What goes with each dimension: rows of :func:`.latent_factors.associations`.
 
     Arguments
@@ -120,7 +120,7 @@ def draw_associations(found, order, rank):
     return figure
 
 
-def draw_maps(frames, seed=0):
+def draw_maps(frames, seed: int = 0):
     """Latent frames in two dimensions, by PCA and by neighbours.
 
     Arguments

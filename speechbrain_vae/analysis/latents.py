@@ -21,7 +21,7 @@ TRAVERSED = 5
 """Dimensions whose traversals are drawn."""
 
 
-def section(context):
+def section(context) -> Section:
     """KL divergence, traversals, correlations and maps of an export.
 
     Arguments
@@ -91,7 +91,7 @@ of the latent space: t-SNE and UMAP keep neighbours, not distances.
 
 
 @torch.no_grad()
-def kl_per_dimension(context, utterances):
+def kl_per_dimension(context, utterances: list[str]) -> np.ndarray | None:
     """Mean KL divergence of each dimension from the prior.
 
     Arguments
@@ -106,7 +106,7 @@ def kl_per_dimension(context, utterances):
     """
     if not hasattr(context.autoencoder.bottleneck, "posterior"):
         return None
-    total, frames = 0.0, 0
+    total, frames = torch.zeros(()), 0
     for utt in utterances:
         code, _ = context.autoencoder.encode(context[utt].log_mel.unsqueeze(0))
         total = total + code.stats["kl_per_dim"].double() * code.latent.shape[1]
@@ -136,7 +136,9 @@ def aggregate_deviation(context, utterances):
 
 
 @torch.no_grad()
-def traversals(context, utt, dimensions, deviation, seconds=1.0):
+def traversals(
+    context, utt: str, dimensions, deviation: np.ndarray, seconds: float = 1.0
+) -> np.ndarray:
     """Decoded frames of a stretch of speech, each time with one dimension moved.
 
     Arguments

@@ -20,7 +20,7 @@ COLUMNS = {
 }
 
 
-def section(context):
+def section(context) -> Section:
     """How far the index of a code tells where it lies.
 
     Arguments

@@ -13,7 +13,7 @@ SECONDS = (2.0, 4.0)
 SENTENCES = 2
 
 
-def section(context):
+def section(context) -> Section:
     """The code of every frame over the spectrogram, for the same sentences.
 
     Arguments
@@ -27,7 +27,8 @@ def section(context):
     """
     context.codebook  # noqa: B018 (says why a continuous model has no such section)
     models = [context, *(other for other in context.others if other.discrete)]
-    figures, rows, numbers = [], [], {}
+    figures, rows = [], []
+    numbers: dict[str, dict] = {}
     for number, utt in enumerate(sentences(context), start=1):
         entry = context.entries[utt]
         said = f": “{entry['words'].lower()}”" if entry.get("words") else ""
@@ -67,7 +68,7 @@ steady the index is over all utterances stands under the order of the codebook.
 """
 
 
-def sentences(context, number=SENTENCES):
+def sentences(context, number: int = SENTENCES) -> list[str]:
     """Utterances that fill a figure well: 2 to 4 seconds, the most phones.
 
     Arguments
@@ -97,7 +98,7 @@ def sentences(context, number=SENTENCES):
     return chosen
 
 
-def draw(models, utt):
+def draw(models, utt: str):
     """One sentence under several models, one below the other.
 
     Arguments

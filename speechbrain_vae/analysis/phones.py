@@ -44,7 +44,7 @@ _FOLDED = {
 _FOLD = {old: new for new, olds in _FOLDED.items() for old in olds.split()}
 
 
-def plain(phone):
+def plain(phone: str) -> str:
     """A phone's name in upper case and without stress: ``ah0`` is ``AH``.
 
     Arguments
@@ -64,7 +64,7 @@ def plain(phone):
     return phone.strip().upper().rstrip("012") or SILENCE
 
 
-def fold_timit(phone):
+def fold_timit(phone: str) -> str | None:
     """One of the 39 classes of TIMIT that phone recognition is scored with.
 
     Lee and Hon, "Speaker-independent phone recognition using hidden Markov models",
@@ -92,7 +92,7 @@ def fold_timit(phone):
     return _FOLD.get(phone, phone)
 
 
-def phone_group(phone):
+def phone_group(phone: str) -> str:
     """The phonetic group of an ARPAbet or TIMIT phone.
 
     The seven groups are those of SFVQ's figures: TIMIT's own classes with silence and
@@ -128,7 +128,7 @@ def phone_group(phone):
     return _GROUP_OF[name]
 
 
-def manner(phone):
+def manner(phone: str) -> str:
     """The manner class of a phone: its group, with diphthongs among the vowels.
 
     Arguments

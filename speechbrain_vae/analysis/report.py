@@ -73,7 +73,9 @@ class Section:
         return re.sub(r"[^a-z0-9]+", "_", self.title.lower()).strip("_")
 
 
-def write_report(folder, title, sections, notes=""):
+def write_report(
+    folder: str | Path, title: str, sections: list[Section], notes: str = ""
+) -> Path:
     """Write ``report.html``, ``figures/*.png``, ``*.svg``, ``*.gif``, ``numbers.json``.
 
     Arguments

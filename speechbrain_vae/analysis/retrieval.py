@@ -25,7 +25,7 @@ QUERIES = 5
 EXAMPLES = 3
 
 
-def section(context):
+def section(context) -> Section:
     """How well spoken words are found among the utterances of an analysis.
 
     Arguments
@@ -202,7 +202,9 @@ def neighbours(features, entries):
     )
 
 
-def retrieval_scores(search, words, entries, same_speaker=False):
+def retrieval_scores(
+    search: WordSearch, words, entries: dict[str, dict], same_speaker: bool = False
+) -> dict:
     """How well words are found, over all queries.
 
     Arguments
@@ -272,7 +274,7 @@ def retrieval_scores(search, words, entries, same_speaker=False):
     }
 
 
-def average_precision(ranked):
+def average_precision(ranked) -> float:
     """Mean of the precision at the rank of each utterance that has the word.
 
     Arguments

@@ -2,6 +2,7 @@
 
 import math
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -11,7 +12,7 @@ THRESHOLDS = 2000
 """SpeechBrain's minDCF makes a table of trials by thresholds: no more than so many."""
 
 
-def make_trials(speakers, limit=20000, seed=1234):
+def make_trials(speakers: dict[str, str], limit: int = 20000, seed: int = 1234):
     """Pairs of utterances, all of them or a random choice.
 
     Arguments
@@ -40,7 +41,7 @@ def make_trials(speakers, limit=20000, seed=1234):
     """
     utterances = sorted(speakers)
     total = len(utterances) * (len(utterances) - 1) // 2
-    chosen = range(total)
+    chosen: Sequence[int] = range(total)
     if total > limit:
         chosen = sorted(random.Random(seed).sample(chosen, limit))
     trials = []
@@ -59,7 +60,7 @@ def make_trials(speakers, limit=20000, seed=1234):
     return trials
 
 
-def read_trials(path, utterances):
+def read_trials(path: str | Path, utterances):
     """A list of trials as VoxCeleb's: ``1 id1/video/00001.wav id1/video/00002.wav``.
 
     Arguments
@@ -113,7 +114,7 @@ def read_trials(path, utterances):
     return trials
 
 
-def verification_errors(embeddings, trials):
+def verification_errors(embeddings: dict[str, torch.Tensor], trials) -> dict:
     """Equal error rate and minimum detection cost of cosine scores.
 
     Arguments
@@ -139,14 +140,13 @@ def verification_errors(embeddings, trials):
     """
     row = {utt: index for index, utt in enumerate(embeddings)}
     vectors = torch.nn.functional.normalize(torch.stack([*embeddings.values()]), dim=-1)
-    same, first, second = zip(*trials, strict=True)
-    first, second = ([row[utt] for utt in side] for side in (first, second))
+    first, second = ([row[trial[side]] for trial in trials] for side in (1, 2))
     scores = (vectors[first] * vectors[second]).sum(-1)
     # Both errors depend on the order of the scores alone.
     values, ranks = scores.unique(return_inverse=True)
     if len(values) > THRESHOLDS:
         ranks = ranks * THRESHOLDS // len(values)
-    same = torch.tensor(same)
+    same = torch.tensor([trial[0] for trial in trials])
     positive, negative = ranks[same].float(), ranks[~same].float()
     prior = 0.01
     eer, _ = EER(positive, negative)

@@ -58,7 +58,9 @@ class Hit(NamedTuple):
     distance: float
 
 
-def spoken_words(entries, least=5, most=None, seed=0):
+def spoken_words(
+    entries: dict[str, dict], least: int = 5, most: int | None = None, seed: int = 0
+) -> list[SpokenWord]:
     """Words that were said often enough to be looked for.
 
     Arguments
@@ -96,8 +98,9 @@ def spoken_words(entries, least=5, most=None, seed=0):
     for word in sorted(said):
         if len(said[word]) < least:
             continue
-        few = most is not None and len(said[word]) > most
-        found += sorted(rng.sample(said[word], most)) if few else said[word]
+        if most is not None and len(said[word]) > most:
+            said[word] = sorted(rng.sample(said[word], most))
+        found += said[word]
     if not found:
         raise ValueError(
             f"no word was said {least} times: retrieval needs entries with word_times, "
@@ -133,7 +136,13 @@ class WordSearch:
     c -0.05 to 0.05 s: 0.50
     """
 
-    def __init__(self, features, frame_shift, first_frame=0.0, normalisation="none"):
+    def __init__(
+        self,
+        features,
+        frame_shift: float,
+        first_frame: float = 0.0,
+        normalisation: str = "none",
+    ) -> None:
         if normalisation not in NORMALISATIONS:
             raise ValueError(
                 f"normalisation must be one of {', '.join(NORMALISATIONS)}; got "
@@ -155,10 +164,10 @@ class WordSearch:
         elif normalisation == "whitened":
             frames = _whitened(frames)
         self.frames = unit_frames(torch.cat(frames))
-        self._known = {}
+        self._known: dict[tuple, torch.Tensor] = {}
         self._number = {utt: i for i, utt in enumerate(self.utterances)}
 
-    def distances(self, utt, start, end):
+    def distances(self, utt: str, start: float, end: float) -> torch.Tensor:
         """How far a stretch of speech is from the best stretch of every utterance.
 
         Arguments
@@ -180,7 +189,7 @@ class WordSearch:
             self._known[key] = subsequence_dtw(cost, self.starts)[0]
         return self._known[key]
 
-    def find(self, utt, start, end, number=10):
+    def find(self, utt: str, start: float, end: float, number: int = 10) -> list[Hit]:
         """The stretches most like a query, one an utterance, its own left out.
 
         Arguments
@@ -200,7 +209,7 @@ class WordSearch:
         query = self._query(utt, start, end)
         means, ends = subsequence_dtw(self._cost(query), self.starts)
         order = torch.argsort(means, stable=True).tolist()
-        hits = []
+        hits: list[Hit] = []
         for index in order:
             if self.utterances[index] == utt or len(hits) == number:
                 continue
@@ -260,7 +269,7 @@ def _whitened(utterances):
     return [frames @ scale for frames in utterances]
 
 
-def sounds_like(features):
+def sounds_like(features) -> tuple[list[str], torch.Tensor]:
     """How alike whole utterances are: the angle between mean and deviation of frames.
 
     Arguments

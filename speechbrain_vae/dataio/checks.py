@@ -79,7 +79,7 @@ class Checked:
     silent_parts: int = 0
 
 
-def check_file(job):
+def check_file(job: Job) -> Checked:
     """Decode a file from beginning to end and convert it where needed.
 
     Arguments
@@ -110,7 +110,7 @@ def check_file(job):
         return Checked(job.wav, reason=str(error))
 
 
-def part_bounds(frames, longest):
+def part_bounds(frames: int, longest: int):
     """Cut a number of samples into the fewest equal parts not above a length.
 
     Arguments
@@ -164,7 +164,9 @@ def _examine(job, wav):
     return Checked(wav, parts, silent_parts=len(bounds) - len(parts))
 
 
-def check_files(jobs, workers=2, progress=iter, check=check_file):
+def check_files(
+    jobs: list[Job], workers: int = 2, progress=iter, check=check_file
+) -> list[Checked]:
     """Check many files, in processes of their own.
 
     A decoder that crashes takes one file with it, not the preparation: what was under

@@ -5,7 +5,7 @@ from speechbrain.dataio.sampler import DynamicBatchSampler
 from speechbrain.utils.data_pipeline import provides, takes
 
 
-def feature_dataset(entries, feats):
+def feature_dataset(entries: dict, feats):
     """A dataset that yields ``id`` and ``feats``, the dB features [T, F].
 
     Arguments
@@ -37,7 +37,9 @@ def feature_dataset(entries, feats):
     )
 
 
-def batch_sampler(dataset, batch_seconds, num_buckets, seed, shuffle=True):
+def batch_sampler(
+    dataset, batch_seconds: float, num_buckets: int, seed: int, shuffle: bool = True
+):
     """Batches of utterances of similar length, at most ``batch_seconds`` long.
 
     Arguments

@@ -40,7 +40,7 @@ class ComputedFeatures:
         What computes them.
     """
 
-    def __init__(self, entries, features):
+    def __init__(self, entries: dict, features) -> None:
         self.entries = entries
         self.features = features
 
@@ -72,11 +72,13 @@ class CachedFeatures:
         Processes that compute features; 0 computes in this one.
     """
 
-    def __init__(self, entries, features, folder, workers=0):
+    def __init__(
+        self, entries: dict, features, folder: str | Path, workers: int = 0
+    ) -> None:
         self.computed = ComputedFeatures(entries, features)
         self.folder = Path(folder)
         self.places = {}
-        self._maps = {}
+        self._maps: dict[str, np.ndarray] = {}
         ids = sorted(entries)
         chunks = [ids[i : i + CHUNK] for i in range(0, len(ids), CHUNK)]
         keys = [self._key(chunk) for chunk in chunks]
@@ -192,7 +194,9 @@ class _ById(torch.utils.data.Dataset):
         return self.features[self.ids[index]]
 
 
-def open_features(entries, features, cache=None, workers=0):
+def open_features(
+    entries: dict, features, cache: str | Path | None = None, workers: int = 0
+) -> CachedFeatures | ComputedFeatures:
     """Features of a manifest: cached when a cache folder is given.
 
     Arguments

@@ -5,6 +5,7 @@ Layout: any tree of WAV, FLAC, Ogg, Opus and MP3 files, e.g. ``ann/01.wav``.
 
 import logging
 import os
+from pathlib import Path
 
 from .manifests import (
     SPLITS,
@@ -23,8 +24,12 @@ _MIN_FILES = 10
 
 
 def splits(
-    data_folder, seed=1234, speaker="parent", valid_fraction=0.1, test_fraction=0.1
-):
+    data_folder: str | Path,
+    seed: int = 1234,
+    speaker: str = "parent",
+    valid_fraction: float = 0.1,
+    test_fraction: float = 0.1,
+) -> dict[str, dict]:
     """Divide a folder of audio by speaker, or else by file.
 
     Arguments
@@ -80,7 +85,13 @@ def splits(
     return group_by_split(entries, lambda utt, entry: names[utt])
 
 
-def assign(entries, seed=1234, speaker="parent", valid_fraction=0.1, test_fraction=0.1):
+def assign(
+    entries: dict[str, dict],
+    seed=1234,
+    speaker="parent",
+    valid_fraction=0.1,
+    test_fraction=0.1,
+) -> dict[str, str]:
     """Give each entry its split, by the largest unit there are enough of.
 
     By speaker from 3 speakers on; else by file from 10 files on; else by entry, where

@@ -7,6 +7,7 @@ Layout: ``recordings/{digit}_{speaker}_{take}.wav``.
 
 import os
 import re
+from pathlib import Path
 
 from .manifests import assign_splits, audio_files, group_by_split, resolve_root
 
@@ -29,7 +30,9 @@ _NAME = re.compile(r"(\d)_(.+)_(\d+)\.\w+")
 _LAYOUT = "recordings/7_jackson_32.wav"
 
 
-def splits(data_folder, seed=1234, split="speakers"):
+def splits(
+    data_folder: str | Path, seed: int = 1234, split: str = "speakers"
+) -> dict[str, dict]:
     """Divide the digits by speaker or by take.
 
     Arguments

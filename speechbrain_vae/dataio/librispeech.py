@@ -8,17 +8,19 @@ Layout: ``LibriSpeech/train-clean-100/103/1240/103-1240-0000.flac`` and beside i
 """
 
 import os
+from collections.abc import Sequence
+from pathlib import Path
 
 from .manifests import audio_files, read_kaldi_table, resolve_root
 
 
 def splits(
-    data_folder,
-    seed=1234,
+    data_folder: str | Path,
+    seed: int = 1234,
     train=("train-clean-100",),
     valid=("dev-clean",),
     test=("test-clean",),
-):
+) -> dict[str, dict]:
     """The official subsets, whichever of them are wanted.
 
     Arguments
@@ -66,7 +68,7 @@ def splits(
     }
 
 
-def find_root(data_folder, corpus, subsets):
+def find_root(data_folder: str | Path, corpus: str, subsets: Sequence[str]):
     """The folder that holds these subsets, or an error that names the ones missing.
 
     Arguments
@@ -75,7 +77,7 @@ def find_root(data_folder, corpus, subsets):
         ``LibriSpeech``, or the folder that holds it.
     corpus : str
         Name for the message.
-    subsets : list of str
+    subsets : sequence of str
         Subsets that must be there.
 
     Returns
@@ -100,7 +102,7 @@ def find_root(data_folder, corpus, subsets):
     )
 
 
-def read_subset(folder):
+def read_subset(folder) -> dict[str, dict]:
     """Entries of one subset: its utterances that have a transcript.
 
     Arguments

@@ -175,7 +175,7 @@ def read_kaldi_table(path: str | Path) -> dict[str, str]:
     >>> read_kaldi_table(path)
     {'utt1': 'ann', 'utt2': 'bob'}
     """
-    table = {}
+    table: dict[str, str] = {}
     for line in Path(path).read_text(encoding="utf-8-sig").splitlines():
         key, *value = line.split(maxsplit=1)[:2] if line.strip() else (None,)
         if key is None:

@@ -22,7 +22,9 @@ URL = "https://www.openslr.org/resources/31"
 SUBSETS = ("train-clean-5", "dev-clean-2")
 
 
-def splits(data_folder, seed=1234, download=False):
+def splits(
+    data_folder: str | Path, seed: int = 1234, download: bool = False
+) -> dict[str, dict]:
     """Train on ``train-clean-5``; half of the speakers of ``dev-clean-2`` are test.
 
     Arguments
@@ -71,7 +73,7 @@ def splits(data_folder, seed=1234, download=False):
     return group_by_split({**train, **dev}, split_of)
 
 
-def fetch(data_folder, url=URL):
+def fetch(data_folder: str | Path, url: str = URL):
     """Download and unpack the subsets that are missing.
 
     Arguments

@@ -77,16 +77,16 @@ class Preparation:
 
 
 def prepare(
-    corpus,
-    data_folder,
-    save_folder,
-    seed=1234,
-    workers=2,
-    sample_rate=16000,
-    min_seconds=0.1,
-    max_seconds=30.0,
+    corpus: str,
+    data_folder: str | Path,
+    save_folder: str | Path,
+    seed: int = 1234,
+    workers: int = 2,
+    sample_rate: int = 16000,
+    min_seconds: float = 0.1,
+    max_seconds: float = 30.0,
     **options,
-):
+) -> Preparation:
     """Write ``train.json``, ``valid.json`` and ``test.json`` for a corpus.
 
     Every file is decoded once: what is missing, unreadable, empty, silent, too short

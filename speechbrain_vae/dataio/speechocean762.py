@@ -12,6 +12,7 @@ import csv
 import gzip
 import os
 from collections import defaultdict
+from pathlib import Path
 
 from .manifests import group_by_split, hold_out, read_kaldi_table, resolve_root
 
@@ -19,7 +20,9 @@ _LAYOUT = "train/wav.scp, test/wav.scp and WAVE/SPEAKER0001/000010011.WAV (or .f
 _PARTS = ("train", "test")
 
 
-def splits(data_folder, seed=1234, valid_fraction=0.1):
+def splits(
+    data_folder: str | Path, seed: int = 1234, valid_fraction: float = 0.1
+) -> dict[str, dict]:
     """The official train and test parts; valid is some of the train speakers.
 
     Arguments

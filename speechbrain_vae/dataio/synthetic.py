@@ -40,7 +40,13 @@ _GENERATOR = 1
 """Changes when the same settings would give other audio."""
 
 
-def splits(data_folder, seed=1234, speakers=40, hours=1.0, workers=None):
+def splits(
+    data_folder: str | Path,
+    seed: int = 1234,
+    speakers: int = 40,
+    hours: float = 1.0,
+    workers: int | None = None,
+) -> dict:
     """Train, valid and test part of the corpus; generates what is not there yet.
 
     A tenth of the speakers is for validation and a tenth for the test, women and men in
@@ -113,7 +119,7 @@ def splits(data_folder, seed=1234, speakers=40, hours=1.0, workers=None):
     }
 
 
-def choose_speakers(speakers, seed):
+def choose_speakers(speakers: int, seed: int) -> dict:
     """Which variant speaks in which part.
 
     Arguments

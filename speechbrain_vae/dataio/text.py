@@ -14,7 +14,9 @@ BLANK = 0
 """Index of CTC's blank, which SentencePiece gives to what it does not know."""
 
 
-def train_units(texts, folder, unit_type="unigram", vocab_size=100):
+def train_units(
+    texts, folder: str | Path, unit_type: str = "unigram", vocab_size: int = 100
+):
     """SentencePiece units of a training set, kept in a folder.
 
     Kudo and Richardson, "SentencePiece: a simple and language independent subword

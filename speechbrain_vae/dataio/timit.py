@@ -34,7 +34,7 @@ _SENTENCE = re.compile(r"(s[aix]\d+)(\.wav|\.wav\.wav|\.flac)")
 _LAYOUT = "TRAIN/DR1/FCJF0/SI648.WAV with SI648.PHN and SI648.WRD, and TEST/ alike"
 
 
-def splits(data_folder, seed=1234):
+def splits(data_folder: str | Path, seed: int = 1234) -> dict[str, dict]:
     """The standard 462 train, 50 development and 24 core-test speakers.
 
     The two SA sentences, the same for every speaker, are left out.
@@ -75,7 +75,7 @@ def splits(data_folder, seed=1234):
     entries, part_of = {}, {}
     for part in ("train", "test"):
         for path, relative in audio_files(_folders(root)[part], (".wav", ".flac")):
-            *_, speaker, name = ["", *relative.lower().split("/")]
+            speaker, name = ["", *relative.lower().split("/")][-2:]
             match = _SENTENCE.fullmatch(name)
             if not match or match[1].startswith("sa"):
                 continue

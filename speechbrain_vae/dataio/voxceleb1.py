@@ -9,6 +9,7 @@ together or as ``dev/wav`` and ``test/wav``; ``iden_split.txt`` beside ``wav``.
 
 import logging
 import re
+from pathlib import Path
 
 from .manifests import audio_files, group_by_split, hold_out, resolve_root
 
@@ -21,7 +22,12 @@ _IDENTIFICATION = {"1": "train", "2": "valid", "3": "test"}
 _LAYOUT = "wav/id10001/1zcIwhmdeo4/00001.wav"
 
 
-def splits(data_folder, seed=1234, split=None, valid_fraction=0.1):
+def splits(
+    data_folder: str | Path,
+    seed: int = 1234,
+    split: str | None = None,
+    valid_fraction: float = 0.1,
+) -> dict[str, dict]:
     """The official division for identification, or one by speaker for verification.
 
     Arguments
@@ -61,7 +67,7 @@ def splits(data_folder, seed=1234, split=None, valid_fraction=0.1):
             f"voxceleb1: split is one of {', '.join(SPLIT_RULES)}, got {split!r}"
         )
 
-    files = []
+    files: list[tuple[str, re.Match]] = []
 
     def has_utterances(folder):
         files[:] = [

@@ -1,5 +1,8 @@
 """Features, tokens and reconstructions from a pretrained autoencoder."""
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import torch
 from speechbrain.inference.interfaces import Pretrained
 
@@ -29,14 +32,20 @@ class FeatureEncoder(Pretrained):
     HPARAMS_NEEDED = ["sample_rate", "frame_shift", "feature_size"]
 
     @classmethod
-    def from_hparams(cls, source, savedir=None, run_opts=None, trust_code=False):
+    def from_hparams(
+        cls,
+        source: str | Path,
+        savedir: str | Path | None = None,
+        run_opts: dict | None = None,
+        trust_code: bool = False,
+    ) -> "FeatureEncoder":
         """Load an export.
 
         Arguments
         ---------
-        source : str
+        source : str or Path
             An export folder, or a repository ID on the Hugging Face Hub.
-        savedir : str, optional
+        savedir : str or Path, optional
             Where files from the Hub are kept.
         run_opts : dict, optional
             SpeechBrain's run options, such as ``{"device": "cuda"}``.
@@ -59,12 +68,16 @@ class FeatureEncoder(Pretrained):
         encoder.checksums = export.hparams.get("checksums", {})
         return encoder
 
-    def forward(self, wavs, wav_lens=None):
+    def forward(
+        self, wavs: torch.Tensor, wav_lens: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """The same as :meth:`encode_batch`."""
         return self.encode_batch(wavs, wav_lens)
 
     @torch.no_grad()
-    def encode_batch(self, wavs, wav_lens=None):
+    def encode_batch(
+        self, wavs: torch.Tensor, wav_lens: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Features of a batch.
 
         Arguments
@@ -83,12 +96,12 @@ class FeatureEncoder(Pretrained):
         """
         return self._encode(wavs, wav_lens)[0].features
 
-    def encode_file(self, path):
+    def encode_file(self, path: str | Path) -> torch.Tensor:
         """Features of an audio file of any format, rate, length and channels.
 
         Arguments
         ---------
-        path : str
+        path : str or Path
             File to read.
 
         Returns
@@ -98,7 +111,9 @@ class FeatureEncoder(Pretrained):
         """
         return torch.cat([features for features, _ in self.stream_file(path)])
 
-    def stream_file(self, path):
+    def stream_file(
+        self, path: str | Path
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
         """Features and code indices of an audio file, a piece at a time.
 
         A file of any length takes the memory of half a minute, where the encoder sees
@@ -108,7 +123,7 @@ class FeatureEncoder(Pretrained):
 
         Arguments
         ---------
-        path : str
+        path : str or Path
             File to read.
 
         Yields
@@ -127,7 +142,9 @@ class FeatureEncoder(Pretrained):
         )
 
     @torch.no_grad()
-    def tokens_batch(self, wavs, wav_lens=None):
+    def tokens_batch(
+        self, wavs: torch.Tensor, wav_lens: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Code indices [B, T, G] of a discrete model, -1 on padding."""
         indices = self._encode(wavs, wav_lens)[0].indices
         if indices is None:
@@ -137,7 +154,9 @@ class FeatureEncoder(Pretrained):
         return indices
 
     @torch.no_grad()
-    def reconstruct_batch(self, wavs, wav_lens=None):
+    def reconstruct_batch(
+        self, wavs: torch.Tensor, wav_lens: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Normalised log-Mel frames decoded from the features.
 
         Arguments
@@ -156,7 +175,7 @@ class FeatureEncoder(Pretrained):
         return self.mods.autoencoder.decode(code.features, lengths, frames)
 
     @torch.no_grad()
-    def sample(self, n, frames):
+    def sample(self, n: int, frames: int) -> torch.Tensor:
         """Normalised log-Mel frames decoded from the prior of a VAE.
 
         Arguments

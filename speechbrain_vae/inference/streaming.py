@@ -22,7 +22,7 @@ MAX_CONTEXT = 1024
 
 
 @torch.no_grad()
-def encode_blocks(blocks, features, autoencoder, device="cpu", autocast=None):
+def encode_blocks(blocks, features, autoencoder, device: str = "cpu", autocast=None):
     """Encode a recording that comes in blocks.
 
     Arguments
@@ -95,7 +95,7 @@ class _Stored:
         )
 
 
-def decibels(blocks, features, device="cpu"):
+def decibels(blocks, features, device: str = "cpu"):
     """Frames in dB, without the floor that depends on the loudest of all.
 
     Arguments
@@ -176,7 +176,7 @@ def _normaliser(feats, valid, features):
 
 
 @torch.no_grad()
-def receptive_frames(encoder, size):
+def receptive_frames(encoder, size: int) -> int | None:
     """How far an encoder sees, to one side of an output frame.
 
     Arguments

@@ -30,7 +30,7 @@ class FeatureAdapter(torch.nn.Module):
     (torch.Size([2, 10, 39]), True)
     """
 
-    def __init__(self, front_end, embedding_size=64):
+    def __init__(self, front_end, embedding_size: int = 64) -> None:
         super().__init__()
         self.layers = front_end.layers
         self.embeddings = None
@@ -62,7 +62,9 @@ class FeatureAdapter(torch.nn.Module):
         # What never varies in training must not be blown up where it does.
         self.std.copy_(torch.where(std > 1e-5, std, 1.0))
 
-    def forward(self, feats, lengths=None):
+    def forward(
+        self, feats: torch.Tensor, lengths: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Input of the model.
 
         Arguments

@@ -1,5 +1,6 @@
 """The autoencoder: encoder, bottleneck, decoder, likelihood and target."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -77,8 +78,14 @@ class Autoencoder(torch.nn.Module):
     """
 
     def __init__(
-        self, encoder, bottleneck, decoder, likelihood, target=None, penalties=()
-    ):
+        self,
+        encoder: torch.nn.Module,
+        bottleneck: torch.nn.Module,
+        decoder: torch.nn.Module,
+        likelihood: torch.nn.Module,
+        target: torch.nn.Module | None = None,
+        penalties: Sequence[torch.nn.Module] = (),
+    ) -> None:
         super().__init__()
         if decoder.stride != encoder.stride:
             raise ValueError(
@@ -107,7 +114,9 @@ class Autoencoder(torch.nn.Module):
         """Input frames for one latent frame."""
         return self.encoder.stride
 
-    def forward(self, feats, lengths=None):
+    def forward(
+        self, feats: torch.Tensor, lengths: torch.Tensor | None = None
+    ) -> AutoencoderOutput:
         """The training loss and what it is made of.
 
         Arguments
@@ -147,17 +156,24 @@ class Autoencoder(torch.nn.Module):
             penalties=penalties,
         )
 
-    def encode(self, feats, lengths=None):
+    def encode(
+        self, feats: torch.Tensor, lengths: torch.Tensor | None = None
+    ) -> tuple[BottleneckOutput, torch.Tensor | None]:
         """The bottleneck's output and the relative lengths [B] of its frames."""
         hidden = self.encoder(feats, lengths)
         code_lengths = self.encoder.output_lengths(feats, lengths)
         return self.bottleneck(hidden, code_lengths), code_lengths
 
-    def decode(self, latent, lengths=None, frames=None):
+    def decode(
+        self,
+        latent: torch.Tensor,
+        lengths: torch.Tensor | None = None,
+        frames: int | None = None,
+    ) -> torch.Tensor:
         """The mean frames [B, frames, F] of latents [B, T, D]."""
         return self.likelihood.mean(self.decoder(latent, lengths, frames))
 
-    def warm_start(self, donor):
+    def warm_start(self, donor: "Autoencoder") -> None:
         """Take over the encoder and the decoder of a trained model.
 
         Arguments

@@ -42,16 +42,16 @@ class ConformerClassifier(Encoder):
 
     def __init__(
         self,
-        input_size,
-        output_size,
-        hidden_size=144,
-        num_layers=8,
-        num_heads=4,
-        feedforward_size=None,
-        kernel_size=15,
-        stride=1,
-        dropout=0.1,
-    ):
+        input_size: int,
+        output_size: int,
+        hidden_size: int = 144,
+        num_layers: int = 8,
+        num_heads: int = 4,
+        feedforward_size: int | None = None,
+        kernel_size: int = 15,
+        stride: int = 1,
+        dropout: float = 0.1,
+    ) -> None:
         super().__init__()
         if hidden_size % num_heads or hidden_size % 2:
             raise ValueError(
@@ -99,7 +99,9 @@ class ConformerClassifier(Encoder):
         """
         return self.output(self.layers(x, lengths)[-1]), self.output_lengths(x, lengths)
 
-    def layers(self, x, lengths=None):
+    def layers(
+        self, x: torch.Tensor, lengths: torch.Tensor | None = None
+    ) -> list[torch.Tensor]:
         """Outputs of the projection and of the Conformer, [B, ceil(T / stride), H]."""
         # x: [B, T, D]
         in_mask, out_mask = self.masks(x, lengths)
@@ -115,7 +117,7 @@ class ConformerClassifier(Encoder):
 class _Silence(torch.nn.Module):
     """Zeroes the padding of [B, C, T] by the mask it was last given."""
 
-    mask = None
+    mask: torch.Tensor
 
     def forward(self, x):
         return x * self.mask

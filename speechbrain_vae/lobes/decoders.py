@@ -43,15 +43,15 @@ class ConvDecoder(torch.nn.Module):
 
     def __init__(
         self,
-        input_size,
+        input_size: int,
         output_size=80,
-        channels=256,
-        blocks=2,
-        stride=2,
-        kernel_size=3,
-        stem_kernel_size=None,
+        channels: int = 256,
+        blocks: int = 2,
+        stride: int = 2,
+        kernel_size: int = 3,
+        stem_kernel_size: int | None = None,
         **block_options,
-    ):
+    ) -> None:
         super().__init__()
         width = stem_kernel_size or stride + 2
         check_stem(width, stride)
@@ -69,7 +69,12 @@ class ConvDecoder(torch.nn.Module):
             channels, output_size, width, stride=stride, padding=self.padding
         )
 
-    def forward(self, latent, lengths=None, frames=None):
+    def forward(
+        self,
+        latent: torch.Tensor,
+        lengths: torch.Tensor | None = None,
+        frames: int | None = None,
+    ) -> torch.Tensor:
         """Parameters of the likelihood.
 
         Arguments
@@ -92,7 +97,7 @@ class ConvDecoder(torch.nn.Module):
         return self.stem(h).transpose(1, 2)[:, :frames]
 
     @torch.no_grad()
-    def start_linear(self, synthesis):
+    def start_linear(self, synthesis: torch.Tensor):
         """Start as the linear map of each latent frame to its output frames.
 
         Arguments
@@ -147,14 +152,14 @@ class RecurrentDecoder(torch.nn.Module):
 
     def __init__(
         self,
-        input_size,
+        input_size: int,
         output_size=80,
-        hidden_size=512,
-        num_layers=1,
-        stride=1,
-        bidirectional=False,
-        cell=torch.nn.GRU,
-    ):
+        hidden_size: int = 512,
+        num_layers: int = 1,
+        stride: int = 1,
+        bidirectional: bool = False,
+        cell: type = torch.nn.GRU,
+    ) -> None:
         super().__init__()
         output_size = getattr(output_size, "prediction_size", output_size)
         self.stride = stride
@@ -167,7 +172,12 @@ class RecurrentDecoder(torch.nn.Module):
         )
         self.output = torch.nn.Linear(sizes[-1], stride * output_size)
 
-    def forward(self, latent, lengths=None, frames=None):
+    def forward(
+        self,
+        latent: torch.Tensor,
+        lengths: torch.Tensor | None = None,
+        frames: int | None = None,
+    ):
         """Parameters of the likelihood [B, frames, output_size]."""
         # latent: [B, T, D]
         mask = length_mask(latent, lengths)

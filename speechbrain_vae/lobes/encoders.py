@@ -22,7 +22,13 @@ def pad_to_stride(x, stride):
 class Encoder(torch.nn.Module):
     """What all encoders share: ``forward`` is the last of ``layers``."""
 
-    def forward(self, x, lengths=None):
+    stride: int
+    input_size: int
+    output_size: int
+
+    def forward(
+        self, x: torch.Tensor, lengths: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """The last layer.
 
         Arguments
@@ -39,14 +45,18 @@ class Encoder(torch.nn.Module):
         """
         return self.layers(x, lengths)[-1]
 
-    def output_lengths(self, x, lengths=None):
+    def output_lengths(
+        self, x: torch.Tensor, lengths: torch.Tensor | None = None
+    ) -> torch.Tensor | None:
         """Relative lengths [B] of the output for an input [B, T, F]."""
         if lengths is None:
             return None
         mask = self.masks(x, lengths)[1]
         return mask.sum(1) / mask.shape[1]
 
-    def masks(self, x, lengths):
+    def masks(
+        self, x: torch.Tensor, lengths: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Masks of the input [B, T] and of the output [B, ceil(T / stride)]."""
         if x.dim() != 3 or x.shape[2] != self.input_size or 0 in x.shape:
             raise ValueError(
@@ -54,7 +64,7 @@ class Encoder(torch.nn.Module):
                 f"{self.input_size}] with at least one item and one frame; "
                 f"got {list(x.shape)}"
             )
-        counts = frame_counts(lengths, *x.shape[:2], device=x.device).to(x.device)
+        counts = frame_counts(lengths, len(x), x.shape[1], x.device).to(x.device)
         frames = -(-x.shape[1] // self.stride)
         out_counts = strided_counts(counts, self.stride)
         return count_mask(counts, x.shape[1]), count_mask(out_counts, frames)
@@ -92,13 +102,13 @@ class ConvEncoder(Encoder):
 
     def __init__(
         self,
-        input_size=80,
-        channels=256,
-        blocks=2,
-        stride=2,
-        stem_kernel_size=None,
+        input_size: int = 80,
+        channels: int = 256,
+        blocks: int = 2,
+        stride: int = 2,
+        stem_kernel_size: int | None = None,
         **block_options,
-    ):
+    ) -> None:
         super().__init__()
         width = stem_kernel_size or stride + 2
         check_stem(width, stride)
@@ -111,7 +121,9 @@ class ConvEncoder(Encoder):
         )
         self.stack = ConvStack(channels, blocks, **block_options)
 
-    def layers(self, x, lengths=None):
+    def layers(
+        self, x: torch.Tensor, lengths: torch.Tensor | None = None
+    ) -> list[torch.Tensor]:
         """Outputs of the stem and of every block, each [B, ceil(T / stride), H]."""
         # x: [B, T, F]
         in_mask, out_mask = self.masks(x, lengths)
@@ -185,16 +197,16 @@ class RecurrentEncoder(Encoder):
 
     def __init__(
         self,
-        input_size=80,
-        hidden_size=512,
-        num_layers=3,
-        stride=1,
-        bidirectional=False,
-        residual=True,
-        dropout=0.0,
-        cell=torch.nn.GRU,
-        lookahead=0,
-    ):
+        input_size: int = 80,
+        hidden_size: int = 512,
+        num_layers: int = 3,
+        stride: int = 1,
+        bidirectional: bool = False,
+        residual: bool = True,
+        dropout: float = 0.0,
+        cell: type = torch.nn.GRU,
+        lookahead: int = 0,
+    ) -> None:
         super().__init__()
         if lookahead < 0 or (bidirectional and lookahead):
             raise ValueError(
@@ -213,7 +225,9 @@ class RecurrentEncoder(Encoder):
             for size in sizes
         )
 
-    def layers(self, x, lengths=None):
+    def layers(
+        self, x: torch.Tensor, lengths: torch.Tensor | None = None
+    ) -> list[torch.Tensor]:
         """Outputs of every layer, each [B, ceil(T / stride), H]."""
         # x: [B, T, F]
         in_mask, out_mask = self.masks(x, lengths)
@@ -228,7 +242,9 @@ class RecurrentEncoder(Encoder):
         return [y[:, self.lookahead :] * late for y in outputs]
 
 
-def run_layers(rnns, x, mask, residual, dropout):
+def run_layers(
+    rnns, x: torch.Tensor, mask: torch.Tensor, residual: bool, dropout: torch.nn.Module
+) -> list[torch.Tensor]:
     """Outputs of stacked recurrent layers over the valid frames of [B, T, C].
 
     Arguments
@@ -249,7 +265,7 @@ def run_layers(rnns, x, mask, residual, dropout):
     list of torch.Tensor
         Each [B, T, H], zero on padding.
     """
-    outputs = []
+    outputs: list[torch.Tensor] = []
     for rnn in rnns:
         y = dropout(run_rnn(rnn, x, mask))
         x = x + y if residual and outputs else y

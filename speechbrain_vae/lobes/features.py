@@ -43,12 +43,12 @@ class LogMel(torch.nn.Module):
 
     def __init__(
         self,
-        sample_rate=16000,
-        n_mels=80,
-        win_length=25,
-        hop_length=10,
-        normalisation="utterance",
-    ):
+        sample_rate: int = 16000,
+        n_mels: int = 80,
+        win_length: float = 25,
+        hop_length: float = 10,
+        normalisation: str = "utterance",
+    ) -> None:
         super().__init__()
         if normalisation not in NORMALISATIONS:
             raise ValueError(
@@ -85,7 +85,9 @@ class LogMel(torch.nn.Module):
         self.register_buffer("std", torch.ones(n_mels))
         self.register_buffer("has_statistics", torch.tensor(False))
 
-    def forward(self, wavs, wav_lens=None):
+    def forward(
+        self, wavs: torch.Tensor, wav_lens: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Normalised features and their lengths.
 
         Arguments
@@ -109,7 +111,7 @@ class LogMel(torch.nn.Module):
         lengths = counts / feats.shape[1]
         return self.normalise(feats, lengths), lengths
 
-    def raw(self, wavs, wav_lens=None):
+    def raw(self, wavs: torch.Tensor, wav_lens: torch.Tensor | None = None):
         """Features in dB before normalisation [B, T, F], and frame counts [B]."""
         if wavs.dim() != 2 or 0 in wavs.shape:
             raise ValueError(
@@ -125,7 +127,9 @@ class LogMel(torch.nn.Module):
         return feats, counts
 
     @staticmethod
-    def valid_samples(wavs, wav_lens=None):
+    def valid_samples(
+        wavs: torch.Tensor, wav_lens: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Samples before the padding of each waveform, shape [B].
 
         Arguments
@@ -146,14 +150,14 @@ class LogMel(torch.nn.Module):
         >>> LogMel.valid_samples(wavs)
         tensor([3, 4])
         """
-        limit = frame_counts(wav_lens, *wavs.shape, device=wavs.device)
+        limit = frame_counts(wav_lens, len(wavs), wavs.shape[1], wavs.device)
         positions = torch.arange(1, wavs.shape[1] + 1, device=wavs.device)
         inside = (wavs != 0) & count_mask(limit.to(wavs.device), wavs.shape[1])
         return (positions * inside).amax(dim=1)
 
-    def normalise(self, feats, lengths=None):
+    def normalise(self, feats: torch.Tensor, lengths: torch.Tensor | None = None):
         """Normalise dB features [B, T, F]; padding becomes zero."""
-        counts = frame_counts(lengths, *feats.shape[:2], device=feats.device)
+        counts = frame_counts(lengths, len(feats), feats.shape[1], feats.device)
         counts = counts.to(feats.device)
         mask = count_mask(counts, feats.shape[1]).unsqueeze(-1)
         if self.normalisation == "utterance":

@@ -52,12 +52,12 @@ class FrontEnd(torch.nn.Module):
 
     def __init__(
         self,
-        features,
-        layer="features",
-        freeze=True,
-        sample_rate=16000,
-        save_path=None,
-    ):
+        features: str,
+        layer: str = "features",
+        freeze: bool = True,
+        sample_rate: int = 16000,
+        save_path: str | None = None,
+    ) -> None:
         super().__init__()
         self.sample_rate = sample_rate
         self.frozen = freeze
@@ -69,7 +69,7 @@ class FrontEnd(torch.nn.Module):
                     f"{features} has one layer and nothing to train; leave layer: "
                     "features and freeze: True, or give an export as features"
                 )
-            self.source = _Spectral(features, sample_rate)
+            self.source: _Spectral | _Encoder = _Spectral(features, sample_rate)
         else:
             self.source = _Encoder(features, layer, freeze, sample_rate, save_path)
             self.layers = self.source.layers
@@ -82,7 +82,9 @@ class FrontEnd(torch.nn.Module):
         """What the features depend on, for the key of a cache."""
         return {**self.source.settings, "sample_rate": self.sample_rate}
 
-    def forward(self, wavs, wav_lens=None):
+    def forward(
+        self, wavs: torch.Tensor, wav_lens: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Features of waveforms.
 
         Arguments
@@ -106,7 +108,7 @@ class FrontEnd(torch.nn.Module):
         return feats, counts / feats.shape[1]
 
     @torch.no_grad()
-    def raw(self, wavs, wav_lens=None):
+    def raw(self, wavs: torch.Tensor, wav_lens: torch.Tensor | None = None):
         """Features [B, T, size] and frame counts [B], without a gradient."""
         feats, lengths = self(wavs, wav_lens)
         return feats, frame_counts(lengths, *feats.shape[:2])
@@ -121,7 +123,7 @@ class FrontEnd(torch.nn.Module):
         return -(-hops // self.source.stride)
 
 
-def frames_in(front_end, seconds):
+def frames_in(front_end: FrontEnd, seconds: float) -> int:
     """Whole frames of a front end that last about so many seconds, at least one.
 
     The stride of a model that is to give frames of one length for any features.
@@ -162,7 +164,7 @@ class _Spectral(torch.nn.Module):
         self.stride = 1
 
     @torch.no_grad()
-    def forward(self, wavs, wav_lens):
+    def forward(self, wavs: torch.Tensor, wav_lens):
         samples = LogMel.valid_samples(wavs, wav_lens)
         items = [
             self.one(w[: max(int(n), 1)]) for w, n in zip(wavs, samples, strict=True)
@@ -218,7 +220,7 @@ class _Encoder(torch.nn.Module):
             digest.update(name.encode() + tensor.cpu().numpy().tobytes())
         return {"features": digest.hexdigest(), "layer": self.layer}
 
-    def forward(self, wavs, wav_lens):
+    def forward(self, wavs: torch.Tensor, wav_lens):
         if self.layer != "layers":
             return self.encoder(wavs, wav_lens)
         frozen = self.encoder.freeze

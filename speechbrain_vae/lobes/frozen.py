@@ -58,14 +58,14 @@ class FrozenEncoder(torch.nn.Module):
 
     def __init__(
         self,
-        source,
-        save_path=None,
-        freeze=True,
-        representation="features",
-        output_norm=False,
-        sample_rate=None,
-        trust_code=False,
-    ):
+        source: str,
+        save_path: str | None = None,
+        freeze: bool = True,
+        representation: str = "features",
+        output_norm: bool = False,
+        sample_rate: int | None = None,
+        trust_code: bool = False,
+    ) -> None:
         super().__init__()
         if representation not in REPRESENTATIONS:
             raise ValueError(
@@ -107,7 +107,9 @@ class FrozenEncoder(torch.nn.Module):
         (self.autoencoder if self.freeze else self.autoencoder.bottleneck).eval()
         return self
 
-    def forward(self, wav, wav_lens=None):
+    def forward(
+        self, wav: torch.Tensor, wav_lens: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Features of waveforms.
 
         Arguments
@@ -133,7 +135,9 @@ class FrozenEncoder(torch.nn.Module):
         return hidden.float()
 
     @torch.no_grad()
-    def encode(self, wav, wav_lens=None):
+    def encode(
+        self, wav: torch.Tensor, wav_lens: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Tokens of a discrete model, as hosts call a codec.
 
         Arguments
@@ -154,7 +158,7 @@ class FrozenEncoder(torch.nn.Module):
         code, _ = self.autoencoder.encode(*self.features(wav, wav_lens))
         return self._indices(code).clamp(min=0), code.features.float()
 
-    def represent(self, feats, lengths=None):
+    def represent(self, feats: torch.Tensor, lengths: torch.Tensor | None = None):
         """The chosen representation of features [B, T, F]: one tensor or a list."""
         encoder = self.autoencoder.encoder
         if self.representation == "layers":

@@ -43,16 +43,17 @@ class FrameClassifier(torch.nn.Module):
 
     def __init__(
         self,
-        input_size,
-        output_size,
-        hidden_size=256,
-        num_layers=0,
-        stride=1,
-        dropout=0.0,
-        projection_size=None,
-    ):
+        input_size: int,
+        output_size: int,
+        hidden_size: int = 256,
+        num_layers: int = 0,
+        stride: int = 1,
+        dropout: float = 0.0,
+        projection_size: int | None = None,
+    ) -> None:
         super().__init__()
-        self.frames, self.encoder = None, FrameMean(input_size, stride)
+        self.frames: Encoder | None = None
+        self.encoder: Encoder = FrameMean(input_size, stride)
         if projection_size and num_layers:
             self.frames = FrameProjection(input_size, projection_size, stride)
             input_size, stride = projection_size, 1
@@ -69,7 +70,9 @@ class FrameClassifier(torch.nn.Module):
             )
         self.output = torch.nn.Linear(self.encoder.output_size, output_size)
 
-    def forward(self, x, lengths=None):
+    def forward(
+        self, x: torch.Tensor, lengths: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Logits of frames.
 
         Arguments
@@ -108,13 +111,15 @@ class FrameMean(Encoder):
     tensor([2., 5.])
     """
 
-    def __init__(self, input_size, stride=1):
+    def __init__(self, input_size: int, stride: int = 1) -> None:
         super().__init__()
         self.stride = stride
         self.input_size = input_size
         self.output_size = input_size
 
-    def layers(self, x, lengths=None):
+    def layers(
+        self, x: torch.Tensor, lengths: torch.Tensor | None = None
+    ) -> list[torch.Tensor]:
         """The means alone, [B, ceil(T / stride), D]."""
         # x: [B, T, D]
         mask = self.masks(x, lengths)[0].unsqueeze(-1)
@@ -141,14 +146,16 @@ class FrameProjection(Encoder):
     torch.Size([2, 6, 4])
     """
 
-    def __init__(self, input_size, output_size, stride=1):
+    def __init__(self, input_size: int, output_size: int, stride: int = 1) -> None:
         super().__init__()
         self.stride = stride
         self.input_size = input_size
         self.output_size = output_size
         self.linear = torch.nn.Linear(stride * input_size, output_size)
 
-    def layers(self, x, lengths=None):
+    def layers(
+        self, x: torch.Tensor, lengths: torch.Tensor | None = None
+    ) -> list[torch.Tensor]:
         """The projections alone, [B, ceil(T / stride), output_size]."""
         # x: [B, T, D]
         in_mask, out_mask = self.masks(x, lengths)
@@ -174,15 +181,15 @@ class UtteranceClassifier(torch.nn.Module):
     torch.Size([2, 10])
     """
 
-    def __init__(self, input_size, output_size):
+    def __init__(self, input_size: int, output_size: int) -> None:
         super().__init__()
         self.output = torch.nn.Linear(input_size, output_size)
 
-    def embed(self, x, lengths=None):
+    def embed(self, x: torch.Tensor, lengths: torch.Tensor | None = None):
         """The vector itself [B, D], of [B, 1, D]."""
         return x.squeeze(1)
 
-    def forward(self, x, lengths=None):
+    def forward(self, x: torch.Tensor, lengths: torch.Tensor | None = None):
         """Logits [B, output_size] of pooled vectors [B, 1, D]."""
         return self.output(self.embed(x, lengths))
 
@@ -214,7 +221,13 @@ class XvectorClassifier(torch.nn.Module):
     min_frames = 4
     """The widest layer reflects 3 frames at either end."""
 
-    def __init__(self, input_size, output_size, channels=512, embedding_size=512):
+    def __init__(
+        self,
+        input_size: int,
+        output_size: int,
+        channels: int = 512,
+        embedding_size: int = 512,
+    ) -> None:
         super().__init__()
         self.xvector = Xvector(
             tdnn_channels=[channels] * 4 + [3 * channels],
@@ -225,11 +238,11 @@ class XvectorClassifier(torch.nn.Module):
             torch.nn.LeakyReLU(), torch.nn.Linear(embedding_size, output_size)
         )
 
-    def forward(self, x, lengths=None):
+    def forward(self, x: torch.Tensor, lengths: torch.Tensor | None = None):
         """Logits [B, output_size] of frames [B, T, D]."""
         return self.output(self.embed(x, lengths))
 
-    def embed(self, x, lengths=None):
+    def embed(self, x: torch.Tensor, lengths: torch.Tensor | None = None):
         """X-vectors [B, E] of frames [B, T, D]."""
         frames = x.shape[1]
         if frames < self.min_frames:

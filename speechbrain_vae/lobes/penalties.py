@@ -32,11 +32,11 @@ class SparsityPenalty(torch.nn.Module):
     2.0
     """
 
-    def __init__(self, weight):
+    def __init__(self, weight: float) -> None:
         super().__init__()
         self.weight = check_positive("weight", weight)
 
-    def forward(self, autoencoder, inputs, lengths, code):
+    def forward(self, autoencoder, inputs, lengths: torch.Tensor | None, code):
         """Scalar; ``code.features`` is zero on padding."""
         frames = length_mask(inputs, lengths).sum().clamp(min=1)
         return self.weight * code.features.abs().sum() / frames
@@ -74,14 +74,14 @@ class ActivityPenalty(torch.nn.Module):
     True
     """
 
-    def __init__(self, weight, target=0.05):
+    def __init__(self, weight: float, target: float = 0.05) -> None:
         super().__init__()
         self.weight = check_positive("weight", weight)
         if not 0 < target < 1:
             raise ValueError(f"target must be between 0 and 1; got {target}")
         self.target = target
 
-    def forward(self, autoencoder, inputs, lengths, code):
+    def forward(self, autoencoder, inputs, lengths: torch.Tensor | None, code):
         """Scalar in nats; raises ValueError for units outside [0, 1]."""
         units = code.features.float()
         if units.numel() and not 0 <= units.min() <= units.max() <= 1:
@@ -123,14 +123,14 @@ class ContractivePenalty(torch.nn.Module):
     (torch.Size([]), True)
     """
 
-    def __init__(self, weight, probes=1):
+    def __init__(self, weight: float, probes: int = 1) -> None:
         super().__init__()
         self.weight = check_positive("weight", weight)
         if probes < 1:
             raise ValueError(f"probes must be at least 1; got {probes}")
         self.probes = probes
 
-    def forward(self, autoencoder, inputs, lengths, code):
+    def forward(self, autoencoder, inputs, lengths: torch.Tensor | None, code):
         """Scalar; raises ValueError for a latent that has no derivative."""
         if code.indices is not None or not code.features.requires_grad:
             raise ValueError(
@@ -138,7 +138,7 @@ class ContractivePenalty(torch.nn.Module):
                 "input; use it with a continuous bottleneck, in training"
             )
         # Features on padding are zero whatever the input, so their probes add nothing.
-        total = 0.0
+        total = torch.zeros((), device=inputs.device)
         for _ in range(self.probes):
             signs = 2.0 * torch.randint_like(code.features, 2) - 1
             (slope,) = torch.autograd.grad(
@@ -168,7 +168,7 @@ class WeightPenalty(torch.nn.Module):
     24.0
     """
 
-    def __init__(self, l1=0.0, l2=0.0):
+    def __init__(self, l1: float = 0.0, l2: float = 0.0) -> None:
         super().__init__()
         if min(l1, l2) < 0 or max(l1, l2) == 0:
             raise ValueError(
@@ -178,7 +178,7 @@ class WeightPenalty(torch.nn.Module):
         self.l1 = l1
         self.l2 = l2
 
-    def forward(self, autoencoder, inputs, lengths, code):
+    def forward(self, autoencoder, inputs, lengths: torch.Tensor | None, code):
         """Scalar."""
         total = 0.0
         for weight in layer_weights(autoencoder):

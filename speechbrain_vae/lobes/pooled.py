@@ -29,7 +29,7 @@ class PooledFrontEnd(torch.nn.Module):
     (torch.Size([2, 1, 234]), tensor([1., 1.]))
     """
 
-    def __init__(self, frames, segments=1):
+    def __init__(self, frames, segments: int = 1) -> None:
         super().__init__()
         if not isinstance(segments, int) or segments < 1:
             raise ValueError(f"segments is a whole number from 1 on, got {segments!r}")
@@ -41,7 +41,9 @@ class PooledFrontEnd(torch.nn.Module):
         codes = sum(frames.codebook_sizes or [])
         self.size = segments * (codes or 2 * frames.size)
 
-    def forward(self, wavs, wav_lens=None):
+    def forward(
+        self, wavs: torch.Tensor, wav_lens: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Vectors of waveforms.
 
         Arguments
@@ -62,7 +64,7 @@ class PooledFrontEnd(torch.nn.Module):
         return vectors, vectors.new_ones(len(vectors))
 
     @torch.no_grad()
-    def raw(self, wavs, wav_lens=None):
+    def raw(self, wavs: torch.Tensor, wav_lens: torch.Tensor | None = None):
         """Vectors [B, 1, size] and their counts [B], ones, without a gradient."""
         vectors, lengths = self(wavs, wav_lens)
         return vectors, frame_counts(lengths, *vectors.shape[:2])
@@ -76,7 +78,7 @@ class PooledFrontEnd(torch.nn.Module):
         frames = self.frames.open(entries, cache, workers)
         return {utt: self.pool(frames[utt].unsqueeze(0))[0] for utt in entries}
 
-    def pool(self, feats, lengths=None):
+    def pool(self, feats: torch.Tensor, lengths: torch.Tensor | None = None):
         """Vectors [B, 1, size] of frames [B, T, frames.size]."""
         mask = self._segment_mask(feats, lengths)
         count = mask.sum(2)

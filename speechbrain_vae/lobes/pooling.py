@@ -48,14 +48,14 @@ class PoolingEncoder(Encoder):
 
     def __init__(
         self,
-        input_size=80,
-        channels=256,
-        blocks=2,
-        stride=2,
-        pooling="max",
-        stem_kernel_size=3,
+        input_size: int = 80,
+        channels: int = 256,
+        blocks: int = 2,
+        stride: int = 2,
+        pooling: str = "max",
+        stem_kernel_size: int = 3,
         **block_options,
-    ):
+    ) -> None:
         super().__init__()
         check_options(stride, stem_kernel_size, "pooling", pooling, POOLINGS)
         self.stride = stride
@@ -67,7 +67,9 @@ class PoolingEncoder(Encoder):
         )
         self.stack = ConvStack(channels, blocks, **block_options)
 
-    def layers(self, x, lengths=None):
+    def layers(
+        self, x: torch.Tensor, lengths: torch.Tensor | None = None
+    ) -> list[torch.Tensor]:
         """Pooled frames and outputs of every block, each [B, ceil(T / stride), H]."""
         # x: [B, T, F]
         in_mask, out_mask = self.masks(x, lengths)
@@ -76,7 +78,7 @@ class PoolingEncoder(Encoder):
         h = self.pool(h, in_mask).transpose(1, 2) * mask
         return [y.transpose(1, 2) for y in [h, *self.stack(h, mask)]]
 
-    def pool(self, h, mask):
+    def pool(self, h: torch.Tensor, mask):
         """Pool the valid frames of [B, T, H]; windows without any give zero."""
         windows = pad_to_stride(h, self.stride).unflatten(1, (-1, self.stride))
         mask = pad_to_stride(mask.unsqueeze(-1), self.stride)
@@ -122,16 +124,16 @@ class UnpoolingDecoder(torch.nn.Module):
 
     def __init__(
         self,
-        input_size,
+        input_size: int,
         output_size=80,
-        channels=256,
-        blocks=2,
-        stride=2,
-        unpooling="nearest",
-        kernel_size=3,
-        stem_kernel_size=None,
+        channels: int = 256,
+        blocks: int = 2,
+        stride: int = 2,
+        unpooling: str = "nearest",
+        kernel_size: int = 3,
+        stem_kernel_size: int | None = None,
         **block_options,
-    ):
+    ) -> None:
         super().__init__()
         width = stem_kernel_size or 2 * stride + 1
         check_options(stride, width, "unpooling", unpooling, UNPOOLINGS)
@@ -147,7 +149,12 @@ class UnpoolingDecoder(torch.nn.Module):
         )
         self.stem = torch.nn.Conv1d(channels, output_size, width, padding=width // 2)
 
-    def forward(self, latent, lengths=None, frames=None):
+    def forward(
+        self,
+        latent: torch.Tensor,
+        lengths: torch.Tensor | None = None,
+        frames: int | None = None,
+    ):
         """Parameters of the likelihood [B, frames, output_size].
 
         ``frames`` is at most ``T * stride``, the default.
@@ -159,7 +166,7 @@ class UnpoolingDecoder(torch.nn.Module):
         h = self.unpool(h, lengths) * mask.repeat_interleave(self.stride, 2)
         return self.stem(h).transpose(1, 2)[:, :frames]
 
-    def unpool(self, h, lengths):
+    def unpool(self, h: torch.Tensor, lengths: torch.Tensor | None):
         """Frames at the output's rate: [B, C, T] to [B, C, T * stride]."""
         if self.unpooling == "nearest":
             return h.repeat_interleave(self.stride, 2)

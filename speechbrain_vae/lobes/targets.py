@@ -20,7 +20,9 @@ class Reconstruction(torch.nn.Module):
     torch.Size([2, 10])
     """
 
-    def forward(self, feats, lengths=None):
+    def forward(
+        self, feats: torch.Tensor, lengths: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Encoder input [B, T, F], target [B, T, F] and its mask [B, T]."""
         return feats, feats, length_mask(feats, lengths)
 
@@ -50,7 +52,9 @@ class Denoising(torch.nn.Module):
             raise ValueError("corruptions must name at least one corruption")
         self.corruptions = torch.nn.ModuleList(corruptions)
 
-    def forward(self, feats, lengths=None):
+    def forward(
+        self, feats: torch.Tensor, lengths: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Encoder input [B, T, F], target [B, T, F] and its mask [B, T]."""
         inputs = feats
         if self.training:
@@ -75,13 +79,13 @@ class AdditiveNoise(torch.nn.Module):
     torch.Size([2, 10, 80])
     """
 
-    def __init__(self, std):
+    def __init__(self, std: float) -> None:
         super().__init__()
         if std <= 0:
             raise ValueError(f"std must be positive; got {std}")
         self.std = std
 
-    def forward(self, feats):
+    def forward(self, feats: torch.Tensor) -> torch.Tensor:
         """Noisy features, same shape."""
         return feats + self.std * torch.randn_like(feats)
 
@@ -103,13 +107,13 @@ class FrequencyWarp(torch.nn.Module):
     torch.Size([2, 10, 80])
     """
 
-    def __init__(self, limit=0.12):
+    def __init__(self, limit: float = 0.12) -> None:
         super().__init__()
         if not 0 < limit < 1:
             raise ValueError(f"limit must be between 0 and 1; got {limit}")
         self.limit = limit
 
-    def forward(self, feats):
+    def forward(self, feats: torch.Tensor) -> torch.Tensor:
         """Warped features, same shape [B, T, F]."""
         batch, _, bands = feats.shape
         spread = 2 * torch.rand(batch, 1, device=feats.device) - 1
@@ -145,14 +149,16 @@ class Augmented(torch.nn.Module):
     True
     """
 
-    def __init__(self, target, augmentations):
+    def __init__(self, target: torch.nn.Module, augmentations) -> None:
         super().__init__()
         if not augmentations:
             raise ValueError("augmentations must name at least one augmentation")
         self.target = target
         self.augmentations = torch.nn.ModuleList(augmentations)
 
-    def forward(self, feats, lengths=None):
+    def forward(
+        self, feats: torch.Tensor, lengths: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Encoder input [B, T, F], target [B, T, F] and its mask [B, T]."""
         if self.training:
             feats = feats.clone()
@@ -179,13 +185,15 @@ class FramesAhead(torch.nn.Module):
     tensor([7, 7])
     """
 
-    def __init__(self, shift):
+    def __init__(self, shift: int) -> None:
         super().__init__()
         if shift < 1:
             raise ValueError(f"shift must be at least 1; got {shift}")
         self.shift = shift
 
-    def forward(self, feats, lengths=None):
+    def forward(
+        self, feats: torch.Tensor, lengths: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Encoder input [B, T, F], target [B, T, F] and its mask [B, T]."""
         valid = length_mask(feats, lengths)
         ahead = torch.zeros_like(feats)

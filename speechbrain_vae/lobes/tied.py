@@ -5,6 +5,8 @@ several layers with an activation are the stacked autoencoder with tied weights 
 Vincent et al. (2010).
 """
 
+from collections.abc import Sequence
+
 import torch
 
 from speechbrain_vae.lobes.encoders import Encoder, check_stem, pad_to_stride
@@ -46,14 +48,14 @@ class StackedEncoder(Encoder):
 
     def __init__(
         self,
-        input_size=80,
-        sizes=(16,),
-        stride=2,
-        kernel_size=1,
-        stem_kernel_size=None,
-        activation=torch.nn.GELU,
-        dropout=0.0,
-    ):
+        input_size: int = 80,
+        sizes: Sequence[int] = (16,),
+        stride: int = 2,
+        kernel_size: int = 1,
+        stem_kernel_size: int | None = None,
+        activation: type = torch.nn.GELU,
+        dropout: float = 0.0,
+    ) -> None:
         super().__init__()
         if not sizes or min(sizes) < 1:
             raise ValueError(f"sizes must name the size of each layer; got {sizes}")
@@ -75,7 +77,9 @@ class StackedEncoder(Encoder):
         self.activation = activation()
         self.dropout = torch.nn.Dropout(dropout)
 
-    def layers(self, x, lengths=None):
+    def layers(
+        self, x: torch.Tensor, lengths: torch.Tensor | None = None
+    ) -> list[torch.Tensor]:
         """Outputs of every layer, each [B, ceil(T / stride), its size]."""
         # x: [B, T, F]
         in_mask, out_mask = self.masks(x, lengths)
@@ -126,7 +130,12 @@ class TiedDecoder(torch.nn.Module):
             torch.zeros(conv.in_channels) for conv in reversed(encoder.convs)
         )
 
-    def forward(self, latent, lengths=None, frames=None):
+    def forward(
+        self,
+        latent: torch.Tensor,
+        lengths: torch.Tensor | None = None,
+        frames: int | None = None,
+    ) -> torch.Tensor:
         """The mean frames.
 
         Arguments

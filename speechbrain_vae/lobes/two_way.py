@@ -43,15 +43,15 @@ class TwoWayEncoder(Encoder):
 
     def __init__(
         self,
-        input_size=80,
-        hidden_size=256,
-        num_layers=2,
-        stride=2,
-        gap=3,
-        residual=True,
-        dropout=0.0,
-        cell=torch.nn.GRU,
-    ):
+        input_size: int = 80,
+        hidden_size: int = 256,
+        num_layers: int = 2,
+        stride: int = 2,
+        gap: int = 3,
+        residual: bool = True,
+        dropout: float = 0.0,
+        cell: type = torch.nn.GRU,
+    ) -> None:
         super().__init__()
         if gap < 0:
             raise ValueError(f"gap must be 0 or more output frames; got {gap}")
@@ -69,7 +69,9 @@ class TwoWayEncoder(Encoder):
             for _ in range(2)
         )
 
-    def forward(self, x, lengths=None):
+    def forward(
+        self, x: torch.Tensor, lengths: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """What the bottleneck sees: the last layer, a gap around each frame.
 
         Arguments
@@ -91,11 +93,13 @@ class TwoWayEncoder(Encoder):
         mask = self.masks(x, lengths)[1].unsqueeze(-1)
         return torch.cat([before, after], dim=-1) * mask
 
-    def layers(self, x, lengths=None):
+    def layers(
+        self, x: torch.Tensor, lengths: torch.Tensor | None = None
+    ) -> list[torch.Tensor]:
         """States of every layer at each frame, each [B, ceil(T / stride), H]."""
         return [torch.cat(both, dim=-1) for both in self.directions(x, lengths)]
 
-    def directions(self, x, lengths):
+    def directions(self, x: torch.Tensor, lengths: torch.Tensor | None):
         """Forward and backward states of every layer, each [B, T', hidden_size]."""
         # x: [B, T, F]
         in_mask, out_mask = self.masks(x, lengths)
@@ -112,7 +116,7 @@ class TwoWayEncoder(Encoder):
         return list(zip(before, after, strict=True))
 
 
-def reverse(x, mask):
+def reverse(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Turn the valid frames of each utterance around; padding stays at the end.
 
     Arguments

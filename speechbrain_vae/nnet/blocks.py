@@ -39,14 +39,14 @@ class ConvBlock(torch.nn.Module):
 
     def __init__(
         self,
-        channels,
-        kernel_size=3,
-        dilation=1,
-        normalisation="none",
-        activation=torch.nn.GELU,
-        dropout=0.0,
-        residual=True,
-    ):
+        channels: int,
+        kernel_size: int = 3,
+        dilation: int = 1,
+        normalisation: str = "none",
+        activation: type = torch.nn.GELU,
+        dropout: float = 0.0,
+        residual: bool = True,
+    ) -> None:
         super().__init__()
         if kernel_size % 2 == 0:
             raise ValueError(f"kernel_size must be odd; got {kernel_size}")
@@ -63,15 +63,15 @@ class ConvBlock(torch.nn.Module):
         self.dropout = torch.nn.Dropout(dropout)
         self.pointwise = torch.nn.Conv1d(channels, channels, 1)
         if residual:
-            torch.nn.init.zeros_(self.pointwise.weight)
-            torch.nn.init.zeros_(self.pointwise.bias)
+            for parameter in self.pointwise.parameters():
+                torch.nn.init.zeros_(parameter)
         if normalisation == "weight":
             self.wide = weight_norm(self.wide)
             # A zero weight has no direction to normalise.
             if not residual:
                 self.pointwise = weight_norm(self.pointwise)
 
-    def forward(self, x, mask):
+    def forward(self, x: torch.Tensor, mask: torch.Tensor):
         # x: [B, C, T], mask: [B, 1, T]
         h = self.wide(self.norm(x, mask) * mask)
         h = self.pointwise(self.dropout(self.activation(h)))
@@ -99,14 +99,16 @@ class ConvStack(torch.nn.Module):
     [torch.Size([2, 16, 10]), torch.Size([2, 16, 10]), torch.Size([2, 16, 10])]
     """
 
-    def __init__(self, channels, blocks, dilation_growth=1, **block_options):
+    def __init__(
+        self, channels: int, blocks: int, dilation_growth: int = 1, **block_options
+    ) -> None:
         super().__init__()
         self.blocks = torch.nn.ModuleList(
             ConvBlock(channels, dilation=dilation_growth**i, **block_options)
             for i in range(blocks)
         )
 
-    def forward(self, x, mask):
+    def forward(self, x: torch.Tensor, mask: torch.Tensor):
         # x: [B, C, T]; the output of every block is returned, the last one last.
         outputs = []
         for block in self.blocks:

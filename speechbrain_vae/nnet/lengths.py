@@ -8,7 +8,12 @@ an item has the same number of valid frames alone and in a padded batch.
 import torch
 
 
-def frame_counts(lengths, batch, frames, device=None):
+def frame_counts(
+    lengths: torch.Tensor | None,
+    batch: int,
+    frames: int,
+    device: torch.device | None = None,
+) -> torch.Tensor:
     """Absolute number of valid frames of each item.
 
     Arguments
@@ -48,7 +53,7 @@ def frame_counts(lengths, batch, frames, device=None):
     return counts.clamp(min=0, max=frames)
 
 
-def count_mask(counts, frames):
+def count_mask(counts: torch.Tensor, frames: int) -> torch.Tensor:
     """Boolean mask [B, T], True on the first ``counts[b]`` frames of each item.
 
     Example
@@ -60,7 +65,7 @@ def count_mask(counts, frames):
     return torch.arange(frames, device=counts.device) < counts.unsqueeze(1)
 
 
-def length_mask(x, lengths):
+def length_mask(x: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
     """Boolean mask [B, T] of the valid frames of ``x`` [B, T, ...].
 
     Example
@@ -72,6 +77,6 @@ def length_mask(x, lengths):
     return count_mask(counts.to(x.device), x.shape[1])
 
 
-def strided_counts(counts, stride):
+def strided_counts(counts: torch.Tensor, stride: int) -> torch.Tensor:
     """Frame counts after a layer of this stride: the ceiling of counts / stride."""
     return torch.div(counts + stride - 1, stride, rounding_mode="floor")

@@ -32,7 +32,13 @@ class GaussianLikelihood(torch.nn.Module):
     torch.Size([2, 10])
     """
 
-    def __init__(self, size, variance="bin", value=1.0, min_variance=1e-4):
+    def __init__(
+        self,
+        size: int,
+        variance: str = "bin",
+        value: float = 1.0,
+        min_variance: float = 1e-4,
+    ) -> None:
         super().__init__()
         if variance not in VARIANCES:
             raise ValueError(
@@ -53,7 +59,7 @@ class GaussianLikelihood(torch.nn.Module):
         else:
             self.register_buffer("logvar", logvar)
 
-    def parameters_of(self, prediction):
+    def parameters_of(self, prediction: torch.Tensor):
         """Mean and log-variance, each broadcastable to [B, T, F].
 
         Arguments
@@ -72,11 +78,11 @@ class GaussianLikelihood(torch.nn.Module):
             mean, logvar = prediction, self.logvar
         return mean, logvar.clamp(min=self.min_logvar)
 
-    def mean(self, prediction):
+    def mean(self, prediction: torch.Tensor) -> torch.Tensor:
         """The reconstruction [B, T, F]."""
         return self.parameters_of(prediction)[0]
 
-    def forward(self, prediction, target):
+    def forward(self, prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Negative log-likelihood in nats per frame, shape [B, T]."""
         mean, logvar = self.parameters_of(prediction.float())
         squared = (target - mean) ** 2 * torch.exp(-logvar)
@@ -112,7 +118,7 @@ class LaplaceLikelihood(torch.nn.Module):
 
     MIN_SCALE = 1e-2
 
-    def __init__(self, size, learned=True, value=1.0):
+    def __init__(self, size: int, learned: bool = True, value: float = 1.0) -> None:
         super().__init__()
         if not value >= self.MIN_SCALE:
             raise ValueError(f"value must be at least {self.MIN_SCALE}; got {value}")
@@ -124,11 +130,11 @@ class LaplaceLikelihood(torch.nn.Module):
         else:
             self.register_buffer("log_scale", log_scale)
 
-    def mean(self, prediction):
+    def mean(self, prediction: torch.Tensor) -> torch.Tensor:
         """The reconstruction [B, T, F]."""
         return prediction
 
-    def forward(self, prediction, target):
+    def forward(self, prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Negative log-likelihood in nats per frame, shape [B, T]."""
         log_scale = self.log_scale.clamp(min=math.log(self.MIN_SCALE))
         distance = (target - prediction.float()).abs() * torch.exp(-log_scale)

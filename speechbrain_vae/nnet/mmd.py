@@ -3,7 +3,7 @@
 import torch
 
 
-def mmd(x, y):
+def mmd(x: torch.Tensor, y: torch.Tensor) -> float:
     """Squared maximum mean discrepancy, unbiased (Gretton et al. 2012, equation 3).
 
     The kernel is a Gaussian whose width is the median distance of the pooled

@@ -14,7 +14,7 @@ class FrameLayerNorm(torch.nn.LayerNorm):
     torch.Size([2, 8, 5])
     """
 
-    def forward(self, x, mask):
+    def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
         # x: [B, C, T]
         return super().forward(x.transpose(1, 2)).transpose(1, 2)
 
@@ -37,7 +37,10 @@ class MaskedBatchNorm(torch.nn.Module):
     torch.Size([2, 8, 5])
     """
 
-    def __init__(self, channels, momentum=0.1):
+    running_mean: torch.Tensor
+    running_var: torch.Tensor
+
+    def __init__(self, channels: int, momentum: float = 0.1) -> None:
         super().__init__()
         self.momentum = momentum
         self.weight = torch.nn.Parameter(torch.ones(channels))
@@ -45,7 +48,7 @@ class MaskedBatchNorm(torch.nn.Module):
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_var", torch.ones(channels))
 
-    def forward(self, x, mask):
+    def forward(self, x: torch.Tensor, mask: torch.Tensor):
         # x: [B, C, T], mask: [B, 1, T]
         if self.training:
             n = mask.sum().clamp(min=1)
@@ -63,7 +66,7 @@ class MaskedBatchNorm(torch.nn.Module):
 class NoNorm(torch.nn.Module):
     """The identity, with the call of the other normalisations."""
 
-    def forward(self, x, mask):
+    def forward(self, x: torch.Tensor, mask: torch.Tensor):
         # x: [B, C, T]
         return x
 
@@ -89,7 +92,7 @@ def make_normalisation(kind, channels):
     return NoNorm()
 
 
-def mean_and_std(utterances):
+def mean_and_std(utterances) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and standard deviation of each dimension over all frames, in float64.
 
     Arguments
@@ -107,7 +110,8 @@ def mean_and_std(utterances):
     >>> mean_and_std([torch.tensor([[1.0]]), torch.tensor([[3.0]])])
     (tensor([2.], dtype=torch.float64), tensor([1.], dtype=torch.float64))
     """
-    count, total, squares = 0, 0.0, 0.0
+    count = 0
+    total = squares = torch.zeros(())
     for x in utterances:
         x = x.double()
         count += x.shape[0]

@@ -34,9 +34,10 @@ class PPCA:
     True
     """
 
-    def __init__(self, width, utterances):
+    def __init__(self, width: int, utterances) -> None:
         self.width = width
-        total, count, scatter = 0.0, 0, 0.0
+        count = 0
+        total = scatter = torch.zeros(())
         for feats in utterances:
             x = windows(feats, width).double()
             count += x.shape[0]
@@ -79,7 +80,9 @@ class PPCA:
             count += scores.shape[0]
         return total / (count * self.values.numel())
 
-    def linear_vae(self, dims):
+    def linear_vae(
+        self, dims
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, float]:
         """The linear VAE that equals this model (Lucas et al. 2019).
 
         Returns

@@ -26,7 +26,12 @@ class DeterministicBottleneck(torch.nn.Module):
     (torch.Size([2, 10, 16]), 0.0)
     """
 
-    def __init__(self, input_size, latent_size=None, activation=torch.nn.Identity):
+    def __init__(
+        self,
+        input_size: int,
+        latent_size: int | None = None,
+        activation: type = torch.nn.Identity,
+    ) -> None:
         super().__init__()
         self.latent_size = latent_size or input_size
         self.linear = (
@@ -36,7 +41,9 @@ class DeterministicBottleneck(torch.nn.Module):
         )
         self.activation = activation()
 
-    def forward(self, x, lengths=None):
+    def forward(
+        self, x: torch.Tensor, lengths: torch.Tensor | None = None
+    ) -> BottleneckOutput:
         """See :class:`~speechbrain_vae.nnet.bottleneck_output.BottleneckOutput`."""
         # x: [B, T, H]
         mask = length_mask(x, lengths).unsqueeze(-1)
@@ -44,7 +51,7 @@ class DeterministicBottleneck(torch.nn.Module):
         return BottleneckOutput(latent, latent, None, latent.new_zeros(()))
 
     @torch.no_grad()
-    def start_linear(self, analysis, logvar):
+    def start_linear(self, analysis: torch.Tensor, logvar: torch.Tensor):
         """Start as the principal components of the first features of the encoder.
 
         Arguments

@@ -42,16 +42,18 @@ class GaussianBottleneck(torch.nn.Module):
     (torch.Size([2, 10, 16]), torch.Size([2, 10, 16]), torch.Size([16]))
     """
 
+    step: torch.Tensor
+
     def __init__(
         self,
-        input_size,
-        latent_size=64,
-        beta=1.0,
-        warmup_steps=0,
-        free_bits=0.0,
-        prior="standard",
-        logvar_range=(-12.0, 6.0),
-    ):
+        input_size: int,
+        latent_size: int = 64,
+        beta: float = 1.0,
+        warmup_steps: int = 0,
+        free_bits: float = 0.0,
+        prior: str = "standard",
+        logvar_range: tuple[float, ...] = (-12.0, 6.0),
+    ) -> None:
         super().__init__()
         if prior not in PRIORS:
             raise ValueError(f"prior must be one of {', '.join(PRIORS)}; got {prior!r}")
@@ -85,7 +87,7 @@ class GaussianBottleneck(torch.nn.Module):
             self.register_buffer("prior_logvar", shape.clone())
         self.register_buffer("step", torch.zeros((), dtype=torch.long))
 
-    def posterior(self, x):
+    def posterior(self, x: torch.Tensor):
         """Mean and log-variance of the posterior, each [B, T, D], in float32."""
         # x: [B, T, H]
         return self.mean(x).float(), self.logvar(x).float().clamp(*self.logvar_range)
@@ -96,7 +98,9 @@ class GaussianBottleneck(torch.nn.Module):
         distance = (mean - self.prior_mean) ** 2 * torch.exp(-self.prior_logvar)
         return 0.5 * (torch.exp(ratio) + distance - 1 - ratio)
 
-    def forward(self, x, lengths=None):
+    def forward(
+        self, x: torch.Tensor, lengths: torch.Tensor | None = None
+    ) -> BottleneckOutput:
         """A sample in ``latent``, the posterior mean in ``features``.
 
         Arguments
@@ -141,7 +145,7 @@ class GaussianBottleneck(torch.nn.Module):
         return self.prior_mean + noise * torch.exp(0.5 * self.prior_logvar)
 
     @torch.no_grad()
-    def start_linear(self, analysis, logvar):
+    def start_linear(self, analysis: torch.Tensor, logvar: torch.Tensor):
         """Start as a linear posterior of the first features of the encoder.
 
         Arguments
@@ -188,13 +192,13 @@ class CapacityGaussianBottleneck(GaussianBottleneck):
 
     def __init__(
         self,
-        input_size,
-        latent_size=64,
-        capacity=50.0,
-        capacity_steps=2000,
-        gamma=10.0,
-        prior="standard",
-    ):
+        input_size: int,
+        latent_size: int = 64,
+        capacity: float = 50.0,
+        capacity_steps: int = 2000,
+        gamma: float = 10.0,
+        prior: str = "standard",
+    ) -> None:
         super().__init__(input_size, latent_size, prior=prior)
         if capacity <= 0 or capacity_steps < 0 or gamma <= 0:
             raise ValueError(

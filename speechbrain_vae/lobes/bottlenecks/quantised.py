@@ -4,8 +4,10 @@ import dataclasses
 
 import torch
 
+from speechbrain_vae.nnet.bottleneck_output import BottleneckOutput
 from speechbrain_vae.nnet.lengths import length_mask
 from speechbrain_vae.nnet.normalisation import make_normalisation
+from speechbrain_vae.nnet.quantisers.base import Quantiser
 from speechbrain_vae.nnet.quantisers.jitter import TimeJitter
 
 
@@ -19,7 +21,7 @@ class QuantisedBottleneck(torch.nn.Module):
     ---------
     input_size : int
         Size of the encoder's output.
-    quantiser : torch.nn.Module
+    quantiser : speechbrain_vae.nnet.quantisers.base.Quantiser
         One of :mod:`speechbrain_vae.nnet.quantisers`; its ``dim`` is the size D of
         the latent.
     normalisation : str
@@ -36,7 +38,13 @@ class QuantisedBottleneck(torch.nn.Module):
     (torch.Size([2, 50, 16]), torch.Size([2, 50, 1]))
     """
 
-    def __init__(self, input_size, quantiser, normalisation="batch", jitter=0.0):
+    def __init__(
+        self,
+        input_size: int,
+        quantiser: Quantiser,
+        normalisation: str = "batch",
+        jitter: float = 0.0,
+    ) -> None:
         super().__init__()
         self.latent_size = quantiser.dim
         self.linear = torch.nn.Linear(input_size, quantiser.dim)
@@ -44,13 +52,15 @@ class QuantisedBottleneck(torch.nn.Module):
         self.quantiser = quantiser
         self.jitter = TimeJitter(jitter)
 
-    def project(self, x, lengths=None):
+    def project(self, x: torch.Tensor, lengths: torch.Tensor | None = None):
         """The frames that are quantised, before they are: [B, T, H] to [B, T, D]."""
         mask = length_mask(x, lengths).unsqueeze(1)
         h = self.linear(x).transpose(1, 2)
         return (self.norm(h, mask) * mask).transpose(1, 2)
 
-    def forward(self, x, lengths=None):
+    def forward(
+        self, x: torch.Tensor, lengths: torch.Tensor | None = None
+    ) -> BottleneckOutput:
         """See :class:`~speechbrain_vae.nnet.bottleneck_output.BottleneckOutput`."""
         # x: [B, T, H]
         out = self.quantiser(self.project(x, lengths), lengths)

@@ -35,7 +35,7 @@ class Quantiser(torch.nn.Module):
     ([0, 3], 2.0)
     """
 
-    def __init__(self, dim, codebook_size, groups=1):
+    def __init__(self, dim: int, codebook_size: int, groups: int = 1) -> None:
         super().__init__()
         for name, value in {
             "dim": dim,
@@ -51,7 +51,9 @@ class Quantiser(torch.nn.Module):
         self.codebook_size = codebook_size
         self.groups = groups
 
-    def forward(self, x, lengths=None):
+    def forward(
+        self, x: torch.Tensor, lengths: torch.Tensor | None = None
+    ) -> BottleneckOutput:
         """Quantise a batch.
 
         Arguments
@@ -98,7 +100,9 @@ class Quantiser(torch.nn.Module):
             stats=stats,
         )
 
-    def quantise(self, x):
+    def quantise(
+        self, x: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, dict]:
         """Quantise valid frames.
 
         Arguments
@@ -121,7 +125,7 @@ class Quantiser(torch.nn.Module):
         """
         raise NotImplementedError
 
-    def lookup(self, indices):
+    def lookup(self, indices: torch.Tensor) -> torch.Tensor:
         """Features of code indices.
 
         Arguments

@@ -46,7 +46,16 @@ class BinaryQuantizer(Quantiser):
 
     MODES = ("sign", "bernoulli")
 
-    def __init__(self, dim, codebook_size, mode="sign", commitment=0.25, diversity=1.0):
+    places: torch.Tensor
+
+    def __init__(
+        self,
+        dim: int,
+        codebook_size: int,
+        mode: str = "sign",
+        commitment: float = 0.25,
+        diversity: float = 1.0,
+    ) -> None:
         super().__init__(dim, codebook_size)
         bits = codebook_size.bit_length() - 1
         if bits < 1 or codebook_size != 2**bits:
@@ -70,7 +79,7 @@ class BinaryQuantizer(Quantiser):
         self.from_bits = torch.nn.Identity() if narrow else torch.nn.Linear(bits, dim)
         self.register_buffer("places", 2 ** torch.arange(bits), persistent=False)
 
-    def quantise(self, x):
+    def quantise(self, x: torch.Tensor):
         """See :meth:`Quantiser.quantise`."""
         # x [N, D]
         hidden = self.to_bits(x)
@@ -92,7 +101,7 @@ class BinaryQuantizer(Quantiser):
         indices = ((bits > 0) * self.places).sum(1, keepdim=True)
         return latent, features, indices, loss, {}
 
-    def lookup(self, indices):
+    def lookup(self, indices: torch.Tensor):
         """See :meth:`Quantiser.lookup`."""
         # [..., 1] -> [..., bits]
         bits = (indices.bitwise_and(self.places) > 0).to(torch.float32) * 2 - 1

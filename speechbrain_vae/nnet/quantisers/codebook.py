@@ -67,16 +67,22 @@ class Codebook(torch.nn.Module):
     START_FRAMES_PER_CODE = 10
     SPLIT_STEP = 0.1
 
+    updates: torch.Tensor
+    counts: torch.Tensor
+    sums: torch.Tensor
+    waiting: torch.Tensor
+    weight: torch.Tensor
+
     def __init__(
         self,
-        dim,
-        codebook_size,
-        learned=False,
-        unit_norm=False,
-        decay=0.99,
-        revive_below=0.03,
-        seed=0,
-    ):
+        dim: int,
+        codebook_size: int,
+        learned: bool = False,
+        unit_norm: bool = False,
+        decay: float = 0.99,
+        revive_below: float = 0.03,
+        seed: int = 0,
+    ) -> None:
         super().__init__()
         if not 0 <= decay < 1:
             raise ValueError(f"decay must be at least 0 and below 1; got {decay}")
@@ -102,12 +108,12 @@ class Codebook(torch.nn.Module):
         # Frames that wait for the start; empty afterwards.
         self.register_buffer("waiting", torch.zeros(0, dim))
 
-    def search(self, x):
+    def search(self, x: torch.Tensor) -> torch.Tensor:
         """Index [N] of the nearest code of each frame [N, D]."""
         return nearest_indices(x, self.weight)
 
     @torch.no_grad()
-    def start(self, x):
+    def start(self, x: torch.Tensor) -> None:
         """Collect frames and, once there are enough of them, place the codes.
 
         Arguments
@@ -142,7 +148,7 @@ class Codebook(torch.nn.Module):
         self.updates.zero_()
 
     @torch.no_grad()
-    def update(self, x, indices):
+    def update(self, x: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
         """Follow a batch, then revive dead codes. Does nothing before the start.
 
         Arguments

@@ -13,7 +13,7 @@ from speechbrain_vae.nnet.quantisers.nearest import score_blocks
 ROWS = 4096
 
 
-def project(x, corners, dither=None, tension=0.0):
+def project(x: torch.Tensor, corners: torch.Tensor, dither=None, tension=0.0) -> tuple:
     """Nearest point of the curve to each frame, over all segments.
 
     Arguments
@@ -63,7 +63,12 @@ def project(x, corners, dither=None, tension=0.0):
     return segment, position, points, dithered
 
 
-def nearest_segments(x, corners, dither=None, tension=0.0):
+def nearest_segments(
+    x: torch.Tensor,
+    corners: torch.Tensor,
+    dither: torch.Tensor | None = None,
+    tension: float = 0.0,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     """The segment nearest to each frame; also the one whose dithered point is best.
 
     All follows from the scores s of the corners, one matrix product
@@ -124,7 +129,7 @@ def nearest_segments(x, corners, dither=None, tension=0.0):
         gain, work = buffers[:, : len(scores)]
         first = scores[:, :-1]
         torch.sub(first, scores[:, 1:], out=gain)
-        if dither is not None:
+        if chosen is not None:
             torch.addcmul(sag, backward, gain, out=work).add_(first)
             torch.min(work, 1, out=(smallest[rows], chosen[rows]))
         torch.addcmul(middle, gain, scale, out=gain).clamp_(min=0)
@@ -135,7 +140,9 @@ def nearest_segments(x, corners, dither=None, tension=0.0):
     return nearest.clamp_(max=len(length) - 1), chosen
 
 
-def points_at(corners, segment, position):
+def points_at(
+    corners: torch.Tensor, segment: torch.Tensor, position: torch.Tensor
+) -> torch.Tensor:
     """Points of the curve.
 
     Arguments
@@ -162,7 +169,9 @@ def points_at(corners, segment, position):
     return torch.lerp(first, second, position.unsqueeze(1))
 
 
-def insert_corners(corners, load, number):
+def insert_corners(
+    corners: torch.Tensor, load: torch.Tensor, number: int
+) -> torch.Tensor:
     """Split the busiest segments by new corners; the curve itself stays the same.
 
     The new corners go one by one to the segment whose pieces carry most load and are
@@ -209,7 +218,9 @@ def insert_corners(corners, load, number):
     return torch.cat([inner, corners[-1:]])
 
 
-def untangle(corners, moves=None, reach=None):
+def untangle(
+    corners: torch.Tensor, moves: int | None = None, reach: int | None = None
+) -> torch.Tensor:
     """Reverse stretches of the curve as long as that shortens it (2-opt, Croes 1958).
 
     A curve in the plane that crosses itself can always be shortened so. Only stretches

@@ -63,7 +63,14 @@ class CurveCodebook(torch.nn.Module):
     REVIVE_EVERY = 100
     START_FRAMES_PER_CORNER = 32
 
-    def __init__(self, dim, codebook_size, growth_steps, revive_below=0.1):
+    stage: torch.Tensor
+    updates: torch.Tensor
+    since: torch.Tensor
+    counts: torch.Tensor
+
+    def __init__(
+        self, dim: int, codebook_size: int, growth_steps: int, revive_below: float = 0.1
+    ) -> None:
         super().__init__()
         if codebook_size < 2:
             raise ValueError(
@@ -97,7 +104,7 @@ class CurveCodebook(torch.nn.Module):
         return self.weight[: int(self.stage)]
 
     @torch.no_grad()
-    def prepare(self, x):
+    def prepare(self, x: torch.Tensor) -> int:
         """Start, grow or revive if it is time: before the search, as indices shift.
 
         Arguments
@@ -126,7 +133,7 @@ class CurveCodebook(torch.nn.Module):
         return 0
 
     @torch.no_grad()
-    def start(self, x):
+    def start(self, x: torch.Tensor):
         """Lay the curve of the present stage through frames, in place of what it was.
 
         Arguments
@@ -149,7 +156,7 @@ class CurveCodebook(torch.nn.Module):
         self.started.fill_(True)
 
     @torch.no_grad()
-    def count(self, segments, position):
+    def count(self, segments: torch.Tensor, position: torch.Tensor):
         """Note what a batch chose.
 
         Arguments

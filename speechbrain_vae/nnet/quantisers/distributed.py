@@ -34,7 +34,7 @@ def share_from_first(*tensors):
             distributed.broadcast(tensor, 0)
 
 
-def place_in_global_batch(x):
+def place_in_global_batch(x: torch.Tensor) -> tuple[int, int]:
     """Where the rows of this process sit in the global batch.
 
     Arguments
@@ -60,11 +60,11 @@ def place_in_global_batch(x):
     rank = distributed.get_rank()
     sizes[rank] = len(x)
     distributed.all_reduce(sizes)
-    sizes = sizes.tolist()
-    return sum(sizes[:rank]), sum(sizes)
+    counts = sizes.tolist()
+    return sum(counts[:rank]), sum(counts)
 
 
-def all_values(values, offset, total):
+def all_values(values: torch.Tensor, offset: int, total: int) -> torch.Tensor:
     """A vector of the global batch from the pieces that processes hold.
 
     Arguments
@@ -89,7 +89,7 @@ def all_values(values, offset, total):
     return sum_across(everything)
 
 
-def take_rows(x, positions, offset):
+def take_rows(x: torch.Tensor, positions: torch.Tensor, offset: int) -> torch.Tensor:
     """Rows of the global batch, on every process.
 
     Arguments

@@ -59,8 +59,13 @@ class DiVeQ(NSVQ):
     """
 
     def __init__(
-        self, dim, codebook_size, noise_variance=1e-3, revive_below=0.1, seed=0
-    ):
+        self,
+        dim: int,
+        codebook_size: int,
+        noise_variance: float = 1e-3,
+        revive_below: float = 0.1,
+        seed: int = 0,
+    ) -> None:
         super().__init__(dim, codebook_size, revive_below, seed)
         self.noise_variance = _check(noise_variance)
 
@@ -100,13 +105,13 @@ class SFDiVeQ(SpaceFillingVQ):
 
     def __init__(
         self,
-        dim,
-        codebook_size,
-        noise_variance=1e-3,
+        dim: int,
+        codebook_size: int,
+        noise_variance: float = 1e-3,
         growth_steps=0,
         tension=0.75,
         revive_below=0.1,
-    ):
+    ) -> None:
         super().__init__(dim, codebook_size, growth_steps, tension, revive_below)
         self.noise_variance = _check(noise_variance)
 

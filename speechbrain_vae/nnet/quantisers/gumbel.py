@@ -55,17 +55,19 @@ class GumbelVQ(Quantiser):
     (torch.Size([4, 50, 8]), torch.Size([4, 50, 1]), 2.0)
     """
 
+    step: torch.Tensor
+
     def __init__(
         self,
-        dim,
-        codebook_size,
-        temperature=(2.0, 0.5),
-        anneal_steps=10_000,
-        noise=True,
-        diversity=1.0,
-        revive_below=0.1,
-        seed=0,
-    ):
+        dim: int,
+        codebook_size: int,
+        temperature: tuple[float, ...] = (2.0, 0.5),
+        anneal_steps: int = 10_000,
+        noise: bool = True,
+        diversity: float = 1.0,
+        revive_below: float = 0.1,
+        seed: int = 0,
+    ) -> None:
         super().__init__(dim, codebook_size)
         first, last = temperature
         if not first >= last > 0:
@@ -98,7 +100,7 @@ class GumbelVQ(Quantiser):
         closeness = 2 * x @ codes.T - codes.square().sum(1)
         return self.log_precision.exp() * closeness
 
-    def quantise(self, x):
+    def quantise(self, x: torch.Tensor):
         """See :meth:`Quantiser.quantise`."""
         # x [N, D]
         if self.training:
@@ -127,7 +129,7 @@ class GumbelVQ(Quantiser):
         loss = self.diversity * (math.log(self.codebook_size) - _entropy(probabilities))
         return latent, features, indices.unsqueeze(1), loss, stats
 
-    def lookup(self, indices):
+    def lookup(self, indices: torch.Tensor):
         """See :meth:`Quantiser.lookup`."""
         return codes_or_zero(self.codebook.weight, indices.squeeze(-1))
 

@@ -28,13 +28,15 @@ class TimeJitter(torch.nn.Module):
     True
     """
 
-    def __init__(self, probability=0.12):
+    def __init__(self, probability: float = 0.12) -> None:
         super().__init__()
         if not 0 <= probability <= 1:
             raise ValueError(f"probability must be between 0 and 1; got {probability}")
         self.probability = probability
 
-    def forward(self, x, lengths=None):
+    def forward(
+        self, x: torch.Tensor, lengths: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Jitter a batch.
 
         Arguments

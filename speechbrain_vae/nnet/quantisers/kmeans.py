@@ -5,7 +5,9 @@ import torch
 from speechbrain_vae.nnet.quantisers.nearest import nearest, nearest_indices
 
 
-def kmeans(x, codebook_size, iterations=10, seed=0):
+def kmeans(
+    x: torch.Tensor, codebook_size: int, iterations: int = 10, seed: int = 0
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Lloyd's algorithm from a k-means++ start.
 
     Deterministic for a seed. A centre that loses all its frames moves to a frame
@@ -50,7 +52,7 @@ def kmeans(x, codebook_size, iterations=10, seed=0):
     return centres, sums_by_code(x, indices, codebook_size)[1]
 
 
-def spread_start(x, codebook_size, generator):
+def spread_start(x: torch.Tensor, codebook_size: int, generator) -> torch.Tensor:
     """Starting centres drawn with probability proportional to squared distance.
 
     k-means++ (Arthur and Vassilvitskii 2007) draws one centre at a time; as in
@@ -80,7 +82,7 @@ def spread_start(x, codebook_size, generator):
     """
     # x [N, D]
     centres = x.new_empty(codebook_size, x.shape[1])
-    centres[0] = x[torch.randint(len(x), (1,), generator=generator).item()]
+    centres[0] = x[int(torch.randint(len(x), (1,), generator=generator))]
     distances = torch.full((len(x),), torch.inf, device=x.device)
     chosen, fresh = 1, 1
     while chosen < codebook_size:
@@ -93,7 +95,7 @@ def spread_start(x, codebook_size, generator):
     return centres
 
 
-def draw(weights, number, generator):
+def draw(weights: torch.Tensor, number: int, generator) -> torch.Tensor:
     """Positions drawn with probability proportional to their weights.
 
     Without replacement as far as there are positions, then around again: asked for
@@ -127,7 +129,9 @@ def draw(weights, number, generator):
     return order.repeat(-(-number // len(order)))[:number]
 
 
-def sums_by_code(x, indices, codebook_size):
+def sums_by_code(
+    x: torch.Tensor, indices: torch.Tensor, codebook_size: int
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Sum and number of the frames of each code.
 
     Arguments

@@ -6,7 +6,13 @@ from speechbrain_vae.nnet.quantisers.kmeans import sums_by_code
 from speechbrain_vae.nnet.quantisers.nearest import nearest_indices
 
 
-def line_som(x, codebook_size, width=0.5, iterations=60, settle=20):
+def line_som(
+    x: torch.Tensor,
+    codebook_size: int,
+    width: float = 0.5,
+    iterations: int = 60,
+    settle: int = 20,
+) -> torch.Tensor:
     """Batch self-organising map whose units form a line (Kohonen 2013).
 
     Every frame pulls its nearest code and, less, the codes beside it on the line,

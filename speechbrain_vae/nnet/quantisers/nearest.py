@@ -45,7 +45,9 @@ def full_float32():
         torch.set_float32_matmul_precision(previous)
 
 
-def score_blocks(x, codebook, block_bytes=None):
+def score_blocks(
+    x: torch.Tensor, codebook: torch.Tensor, block_bytes: int | None = None
+):
     """Scores of all codes for successive blocks of frames.
 
     The score of code i is half its squared distance to the frame, less a term
@@ -116,7 +118,7 @@ def score_blocks(x, codebook, block_bytes=None):
         yield rows, frames, scores
 
 
-def nearest_indices(x, codebook):
+def nearest_indices(x: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:
     """Index of the nearest code of each frame, in the Euclidean sense.
 
     Arguments
@@ -143,7 +145,7 @@ def nearest_indices(x, codebook):
     return indices
 
 
-def smallest(scores):
+def smallest(scores: torch.Tensor) -> torch.Tensor:
     """Position of the smallest score of each row.
 
     As ``scores.argmin(1)``, up to which of equal scores it takes, at a third of the
@@ -179,7 +181,9 @@ def smallest(scores):
     return fold * (codes // folds) + column
 
 
-def nearest(x, codebook):
+def nearest(
+    x: torch.Tensor, codebook: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Nearest code of each frame and the squared distance to it.
 
     The distance is summed over the differences themselves, so that it is
@@ -209,7 +213,9 @@ def nearest(x, codebook):
     return indices, squared_distances(x, codebook, indices)
 
 
-def squared_distances(x, codebook, indices):
+def squared_distances(
+    x: torch.Tensor, codebook: torch.Tensor, indices: torch.Tensor
+) -> torch.Tensor:
     """Squared distance of each frame to the code it was given.
 
     Arguments

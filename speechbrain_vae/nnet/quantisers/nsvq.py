@@ -123,13 +123,15 @@ class NSVQ(Quantiser):
     True
     """
 
-    def __init__(self, dim, codebook_size, revive_below=0.1, seed=0):
+    def __init__(
+        self, dim: int, codebook_size: int, revive_below: float = 0.1, seed: int = 0
+    ) -> None:
         super().__init__(dim, codebook_size)
         self.codebook = Codebook(
             dim, codebook_size, learned=True, revive_below=revive_below, seed=seed
         )
 
-    def quantise(self, x):
+    def quantise(self, x: torch.Tensor):
         """See :meth:`Quantiser.quantise`."""
         # x [N, D]
         if self.training:
@@ -146,7 +148,7 @@ class NSVQ(Quantiser):
         stats["revived_codes"] = self.codebook.update(x, indices)
         return latent, codes, indices.unsqueeze(1), x.new_zeros(()), stats
 
-    def lookup(self, indices):
+    def lookup(self, indices: torch.Tensor):
         """See :meth:`Quantiser.lookup`."""
         return codes_or_zero(self.codebook.weight.detach(), indices.squeeze(-1))
 

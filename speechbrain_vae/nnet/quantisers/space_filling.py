@@ -123,15 +123,22 @@ class SpaceFillingVQ(Quantiser):
     """
 
     def __init__(
-        self, dim, codebook_size, growth_steps=200, tension=0.75, revive_below=0.1
-    ):
+        self,
+        dim: int,
+        codebook_size: int,
+        growth_steps: int = 200,
+        tension: float = 0.75,
+        revive_below: float = 0.1,
+    ) -> None:
         super().__init__(dim, codebook_size)
         if not 0 <= tension <= 1:
             raise ValueError(f"tension must be between 0 and 1; got {tension}")
         self.tension = tension
         self.codebook = CurveCodebook(dim, codebook_size, growth_steps, revive_below)
 
-    def project(self, x):
+    def project(
+        self, x: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Nearest point of the curve to each frame, over all segments.
 
         Arguments
@@ -154,7 +161,7 @@ class SpaceFillingVQ(Quantiser):
         shape = x.shape[:-1]
         return segment.view(shape), position.view(shape), points.view(x.shape)
 
-    def quantise(self, x):
+    def quantise(self, x: torch.Tensor):
         """See :meth:`Quantiser.quantise`."""
         # x [N, D]
         revived = self.codebook.prepare(x) if self.training else 0
@@ -187,7 +194,7 @@ class SpaceFillingVQ(Quantiser):
         self.codebook.count(segment, position)
         return latent, features, indices.unsqueeze(1), loss, stats
 
-    def lookup(self, indices):
+    def lookup(self, indices: torch.Tensor):
         """See :meth:`Quantiser.lookup`."""
         return codes_or_zero(self.codebook.weight.detach(), indices.squeeze(-1))
 
@@ -195,7 +202,7 @@ class SpaceFillingVQ(Quantiser):
         return ErrorAlong.apply(x, corners, segment, position, random_directions(x))
 
 
-def mean_jump(indices):
+def mean_jump(indices: torch.Tensor) -> torch.Tensor:
     """Mean |i_t - i_t+1| along frames over that of random pairs of the same frames.
 
     Arguments

@@ -6,7 +6,7 @@ import torch
 from torch import distributed
 
 
-def perplexity(counts):
+def perplexity(counts: torch.Tensor) -> torch.Tensor:
     """Exponential of the entropy of code counts: how many codes carry the load.
 
     Arguments
@@ -56,7 +56,7 @@ class UsageMeter:
     COLLAPSED_BELOW = 0.8
     FRAMES_PER_CODE = 10
 
-    def __init__(self, codebook_size, groups=1):
+    def __init__(self, codebook_size: int, groups: int = 1) -> None:
         if codebook_size < 1 or groups < 1:
             raise ValueError(
                 "codebook_size and groups must be at least 1; "
@@ -72,7 +72,7 @@ class UsageMeter:
         self.counts = torch.zeros(self.groups, self.codebook_size, dtype=torch.long)
 
     @torch.no_grad()
-    def update(self, indices, codes=None):
+    def update(self, indices: torch.Tensor, codes: int | None = None):
         """Count a batch.
 
         Arguments
@@ -98,7 +98,7 @@ class UsageMeter:
         self.counts = self.counts.to(indices.device)
         self.counts += count_codes(indices.reshape(-1, self.groups), self.codebook_size)
 
-    def summary(self, frame_rate):
+    def summary(self, frame_rate: float) -> dict:
         """Usage over everything counted, summed over all DDP processes.
 
         Call it on every process, as any collective.
@@ -144,7 +144,7 @@ class UsageMeter:
         }
 
 
-def count_codes(indices, codebook_size):
+def count_codes(indices: torch.Tensor, codebook_size: int) -> torch.Tensor:
     """Counts of each code in each group, negative indices left out.
 
     Arguments

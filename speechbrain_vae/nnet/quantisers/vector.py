@@ -51,15 +51,15 @@ class VectorQuantizer(Quantiser):
 
     def __init__(
         self,
-        dim,
-        codebook_size,
-        codebook_update="ema",
-        commitment=0.25,
-        metric="euclidean",
-        decay=0.99,
-        revive_below=0.03,
-        seed=0,
-    ):
+        dim: int,
+        codebook_size: int,
+        codebook_update: str = "ema",
+        commitment: float = 0.25,
+        metric: str = "euclidean",
+        decay: float = 0.99,
+        revive_below: float = 0.03,
+        seed: int = 0,
+    ) -> None:
         super().__init__(dim, codebook_size)
         if codebook_update not in UPDATES:
             raise ValueError(
@@ -84,7 +84,7 @@ class VectorQuantizer(Quantiser):
             seed=seed,
         )
 
-    def quantise(self, x):
+    def quantise(self, x: torch.Tensor):
         """See :meth:`Quantiser.quantise`."""
         # x [N, D]
         if self.metric == "cosine":
@@ -100,7 +100,7 @@ class VectorQuantizer(Quantiser):
             stats["revived_codes"] = self.codebook.update(x, indices)
         return codes, codes, indices.unsqueeze(1), loss, stats
 
-    def lookup(self, indices):
+    def lookup(self, indices: torch.Tensor):
         """See :meth:`Quantiser.lookup`."""
         return codes_or_zero(self.codebook.weight, indices.squeeze(-1))
 
@@ -127,7 +127,9 @@ class ProductQuantizer(Quantiser):
     torch.Size([4, 50, 2])
     """
 
-    def __init__(self, dim, codebook_size, groups=2, quantiser=VectorQuantizer):
+    def __init__(
+        self, dim: int, codebook_size: int, groups: int = 2, quantiser=VectorQuantizer
+    ) -> None:
         super().__init__(dim, codebook_size, groups)
         if dim % groups:
             raise ValueError(f"dim={dim} must be a multiple of groups={groups}")
@@ -135,7 +137,7 @@ class ProductQuantizer(Quantiser):
             quantiser(dim // groups, codebook_size) for _ in range(groups)
         )
 
-    def quantise(self, x):
+    def quantise(self, x: torch.Tensor):
         """See :meth:`Quantiser.quantise`."""
         # x [N, D]
         parts = [
@@ -154,7 +156,7 @@ class ProductQuantizer(Quantiser):
             total,
         )
 
-    def lookup(self, indices):
+    def lookup(self, indices: torch.Tensor):
         """See :meth:`Quantiser.lookup`."""
         return torch.cat(
             [
@@ -192,13 +194,15 @@ class ResidualQuantizer(Quantiser):
     torch.Size([4, 50, 3])
     """
 
-    def __init__(self, dim, codebook_size, stages=2, quantiser=VectorQuantizer):
+    def __init__(
+        self, dim: int, codebook_size: int, stages: int = 2, quantiser=VectorQuantizer
+    ) -> None:
         super().__init__(dim, codebook_size, stages)
         self.quantisers = torch.nn.ModuleList(
             quantiser(dim, codebook_size) for _ in range(stages)
         )
 
-    def quantise(self, x):
+    def quantise(self, x: torch.Tensor):
         """See :meth:`Quantiser.quantise`."""
         # x [N, D]
         residual = x
@@ -216,7 +220,7 @@ class ResidualQuantizer(Quantiser):
         latent = x - residual.detach()
         return latent, latent, torch.cat(indices, 1), loss, stats
 
-    def lookup(self, indices):
+    def lookup(self, indices: torch.Tensor):
         """See :meth:`Quantiser.lookup`."""
         return sum(
             quantiser.lookup(index)
@@ -226,7 +230,7 @@ class ResidualQuantizer(Quantiser):
         )
 
 
-def codes_or_zero(codebook, indices):
+def codes_or_zero(codebook: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
     """Codes [..., D] of a codebook [K, D]; zero where an index [...] is negative.
 
     Example
