@@ -41,6 +41,7 @@ from speechbrain_vae.dataio.manifests import read_manifest
 from speechbrain_vae.dataio.prepare import prepare
 from speechbrain_vae.export import write_export
 from speechbrain_vae.inference import FeatureEncoder
+from speechbrain_vae.inference.precision import PRECISIONS
 from speechbrain_vae.lobes.features import LogMel
 from speechbrain_vae.pretraining import one_line_errors
 
@@ -131,8 +132,15 @@ def measure_model(name, device, threads, work, quick):
         [load_entry(entry) for entry in test.values()], batch_first=True
     )
     files = [(e["wav"], e["duration"]) for e in test.values() if e["start"] == 0]
-    encoder = FeatureEncoder.from_hparams(str(export), run_opts={"device": device})
-    row |= measure_inference(encoder, wavs, files, device, threads, budget / 4)
+    for precision in PRECISIONS:
+        if precision == "int8" and device != "cpu":
+            continue
+        encoder = FeatureEncoder.from_hparams(
+            str(export), run_opts={"device": device}, precision=precision
+        )
+        row[precision] = measure_inference(
+            encoder, wavs, files, device, threads, budget / 6
+        )
     return row
 
 

@@ -46,12 +46,16 @@ def table(results):
         "",
         "## Inference",
         "",
-        "| model | on | `encode_batch` | `encode_file` |",
-        "|---|---|---|---|",
+        "`encode_batch` of 16 utterances, `encode_file` one after the other; bf16 and "
+        "int8 are the `precision` of `FeatureEncoder`.",
+        "",
+        "| model | on | batch | file | batch, bf16 | batch, int8 | file, int8 |",
+        "|---|---|---|---|---|---|---|",
     ]
     lines += [
-        f"| {row['model']} | {_where(row)} | {row['batch_speed']:,.0f} "
-        f"| {row['file_speed']:,.0f} |"
+        f"| {row['model']} | {_where(row)} | {_speed(row, 'fp32', 'batch')} "
+        f"| {_speed(row, 'fp32', 'file')} | {_speed(row, 'bf16', 'batch')} "
+        f"| {_speed(row, 'int8', 'batch')} | {_speed(row, 'int8', 'file')} |"
         for row in models
     ]
     if "streaming" in results:
@@ -63,6 +67,10 @@ def _where(row):
     if row["device"] != "cpu":
         return row["device"]
     return f"{row['threads']} thread{'s' * (row['threads'] > 1)}"
+
+
+def _speed(row, precision, what):
+    return f"{row[precision][f'{what}_speed']:,.0f}" if precision in row else "-"
 
 
 def _streaming(found):

@@ -8,6 +8,7 @@ from speechbrain.inference.interfaces import Pretrained
 
 from speechbrain_vae.dataio.audio import stream
 from speechbrain_vae.export import read_export
+from speechbrain_vae.inference.precision import check_precision, lower_precision
 from speechbrain_vae.inference.streaming import encode_blocks
 
 
@@ -38,6 +39,7 @@ class FeatureEncoder(Pretrained):
         savedir: str | Path | None = None,
         run_opts: dict | None = None,
         trust_code: bool = False,
+        precision: str = "fp32",
     ) -> "FeatureEncoder":
         """Load an export.
 
@@ -52,16 +54,27 @@ class FeatureEncoder(Pretrained):
         trust_code : bool
             Whether the export may name other classes than those of speechbrain_vae,
             SpeechBrain and PyTorch; they are then executed.
+        precision : str
+            ``"fp32"``, ``"bf16"`` (autocast) or ``"int8"`` (dynamic quantisation of
+            linear and recurrent layers, on a CPU); see
+            :mod:`speechbrain_vae.inference.precision`.
 
         Returns
         -------
         FeatureEncoder
         """
+        check_precision(precision)
         export = read_export(source, savedir, trust_code)
         modules = {"features": export.features, "autoencoder": export.autoencoder}
         # These alone: run options among its keys are the user's to choose.
         hparams = {name: export.hparams[name] for name in cls.HPARAMS_NEEDED}
-        encoder = cls(modules, hparams, run_opts or {"device": "cpu"})
+        run_opts = {"device": "cpu", **(run_opts or {})}
+        modules["autoencoder"] = lower_precision(
+            export.autoencoder, precision, run_opts["device"]
+        )
+        if precision == "bf16":
+            run_opts["precision"] = precision
+        encoder = cls(modules, hparams, run_opts)
         encoder.sample_rate = hparams["sample_rate"]
         encoder.frame_shift = hparams["frame_shift"]
         encoder.feature_size = hparams["feature_size"]
@@ -94,7 +107,7 @@ class FeatureEncoder(Pretrained):
             Shape [B, T, feature_size], one frame every ``frame_shift`` seconds,
             zero on padding.
         """
-        return self._encode(wavs, wav_lens)[0].features
+        return self._encode(wavs, wav_lens)[0].features.float()
 
     def encode_file(self, path: str | Path) -> torch.Tensor:
         """Features of an audio file of any format, rate, length and channels.

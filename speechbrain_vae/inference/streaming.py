@@ -69,7 +69,7 @@ def encode_blocks(blocks, features, autoencoder, device: str = "cpu", autocast=N
             with autocast or contextlib.nullcontext():
                 code, _ = autoencoder.encode(piece.to(device), lengths.to(device))
             indices = None if code.indices is None else code.indices[0, part]
-            yield code.features[0, part], indices
+            yield code.features[0, part].float(), indices
 
 
 class _Stored:
@@ -200,7 +200,8 @@ def receptive_frames(encoder, size: int) -> int | None:
     >>> receptive_frames(RecurrentEncoder(8, 4, 1).eval(), 8) is None
     True
     """
-    device = next(encoder.parameters()).device
+    # Quantised layers have no parameters, and are on the CPU.
+    device = next(encoder.parameters(), torch.empty(0)).device
     reach = 32
     while reach <= MAX_CONTEXT:
         # What is not a number spreads to all that depends on it, and no further.

@@ -1,5 +1,7 @@
 """A pretrained encoder as the front end of any SpeechBrain recipe."""
 
+import contextlib
+
 import torch
 from speechbrain.utils.checkpoints import (
     mark_as_loader,
@@ -8,6 +10,11 @@ from speechbrain.utils.checkpoints import (
 )
 
 from speechbrain_vae.export import read_export
+from speechbrain_vae.inference.precision import (
+    autocast,
+    check_precision,
+    lower_precision,
+)
 
 REPRESENTATIONS = ("features", "latent", "encoder", "layers", "tokens")
 
@@ -45,6 +52,10 @@ class FrozenEncoder(torch.nn.Module):
     trust_code : bool
         Whether the export may name other classes than those of speechbrain_vae,
         SpeechBrain and PyTorch; they are then executed.
+    precision : str
+        ``"fp32"``, ``"bf16"`` (autocast) or ``"int8"`` (dynamic quantisation of linear
+        and recurrent layers, of a frozen encoder on a CPU); see
+        :mod:`speechbrain_vae.inference.precision`.
 
     Example
     -------
@@ -65,6 +76,7 @@ class FrozenEncoder(torch.nn.Module):
         output_norm: bool = False,
         sample_rate: int | None = None,
         trust_code: bool = False,
+        precision: str = "fp32",
     ) -> None:
         super().__init__()
         if representation not in REPRESENTATIONS:
@@ -77,10 +89,16 @@ class FrozenEncoder(torch.nn.Module):
                 "output_norm=True would normalise code indices; tokens need "
                 "output_norm=False"
             )
+        check_precision(precision)
+        if precision == "int8" and not freeze:
+            raise ValueError(
+                'precision="int8" has no gradients; freeze=False needs "fp32" or "bf16"'
+            )
         export = read_export(source, save_path, trust_code)
         self.source = source
         self.features = export.features
-        self.autoencoder = export.autoencoder
+        self.autoencoder = lower_precision(export.autoencoder, precision)
+        self.precision = precision
         self.freeze = freeze
         self.representation = representation
         self.output_norm = output_norm
@@ -125,7 +143,8 @@ class FrozenEncoder(torch.nn.Module):
             Shape [B, T, output_size], float32, zero on padding (tokens: -1), with
             ``T`` about ``S / (sample_rate * frame_shift)``.
         """
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze):
+        tuned = torch.is_grad_enabled() and not self.freeze
+        with torch.set_grad_enabled(tuned), self._autocast(wav):
             hidden = self.represent(*self.features(wav, wav_lens))
         if self.representation == "layers":
             weights = torch.softmax(self.weights, dim=0)
@@ -155,7 +174,8 @@ class FrozenEncoder(torch.nn.Module):
         features : torch.Tensor
             The codes themselves, shape [B, T, D], zero on padding.
         """
-        code, _ = self.autoencoder.encode(*self.features(wav, wav_lens))
+        with self._autocast(wav):
+            code, _ = self.autoencoder.encode(*self.features(wav, wav_lens))
         return self._indices(code).clamp(min=0), code.features.float()
 
     def represent(self, feats: torch.Tensor, lengths: torch.Tensor | None = None):
@@ -169,6 +189,12 @@ class FrozenEncoder(torch.nn.Module):
         if self.representation == "tokens":
             return self._indices(code)
         return code.latent if self.representation == "latent" else code.features
+
+    def _autocast(self, wav):
+        # The recipe's own autocast, where there is one, goes on.
+        if self.precision == "bf16":
+            return autocast(self.precision, wav.device.type)
+        return contextlib.nullcontext()
 
     def _indices(self, code):
         if code.indices is None:

@@ -1,0 +1,86 @@
+"""Low precision at inference: less memory and time, for a little of the accuracy."""
+
+import warnings
+
+import torch
+
+PRECISIONS = ("fp32", "bf16", "int8")
+
+
+def lower_precision(
+    autoencoder: torch.nn.Module, precision: str, device: str = "cpu"
+) -> torch.nn.Module:
+    """A model as it is computed at a precision.
+
+    Arguments
+    ---------
+    autoencoder : torch.nn.Module
+        In evaluation mode.
+    precision : str
+        ``"fp32"`` and ``"bf16"`` leave the weights as they are (see :func:`autocast`).
+        ``"int8"``: linear and recurrent layers have 8-bit weights, and quantise their
+        input by its range at each call; convolutions stay as they are.
+    device : str
+        Where it will run.
+
+    Returns
+    -------
+    torch.nn.Module
+        The model itself, or a quantised copy that cannot be trained.
+
+    Raises
+    ------
+    ValueError
+        An unknown precision, or int8 elsewhere than on a CPU.
+
+    Example
+    -------
+    >>> model = torch.nn.Sequential(torch.nn.Linear(8, 4))
+    >>> type(lower_precision(model, "int8")[0]).__module__
+    'torch.ao.nn.quantized.dynamic.modules.linear'
+    """
+    check_precision(precision)
+    if precision != "int8":
+        return autoencoder
+    if torch.device(device).type != "cpu":
+        raise ValueError(
+            f'precision="int8" runs on the CPU alone; got {device}: use "bf16" there'
+        )
+    with warnings.catch_warnings():
+        # It moves to another package one day; torch up to 2.11 has it.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return torch.ao.quantization.quantize_dynamic(
+            autoencoder,
+            {torch.nn.Linear, torch.nn.GRU, torch.nn.LSTM},
+            dtype=torch.qint8,
+        )
+
+
+def autocast(precision: str, device: str = "cpu") -> torch.autocast:
+    """The context in which a model of this precision runs.
+
+    Example
+    -------
+    >>> with autocast("bf16"):
+    ...     (torch.ones(2, 2) @ torch.ones(2, 2)).dtype
+    torch.bfloat16
+    """
+    return torch.autocast(
+        torch.device(device).type, torch.bfloat16, enabled=precision == "bf16"
+    )
+
+
+def check_precision(precision: str) -> None:
+    """Refuse an unknown precision.
+
+    Example
+    -------
+    >>> check_precision("fp8")
+    Traceback (most recent call last):
+      ...
+    ValueError: precision must be one of fp32, bf16, int8; got 'fp8'
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(
+            f"precision must be one of {', '.join(PRECISIONS)}; got {precision!r}"
+        )
