@@ -48,6 +48,7 @@ from speechbrain_vae.reporting import (
     write_report,
 )
 from speechbrain_vae.run_lock import hold_run_lock
+from speechbrain_vae.run_settings import with_base
 
 logger = logging.getLogger("speechbrain_vae.train")
 
@@ -150,6 +151,7 @@ def main(argv):
     with one_line_errors():
         hparams_file, run_opts, overrides = sb.parse_arguments(argv)
         ddp_init_group(run_opts)
+        hparams_file, overrides = with_base(hparams_file, overrides)
         with open(hparams_file, encoding="utf-8") as file:
             hparams = load_hyperpyyaml(file, overrides)
         run_on_main(hold_run_lock, args=[hparams["output_folder"]])
