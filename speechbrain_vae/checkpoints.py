@@ -73,11 +73,20 @@ class AtomicCheckpointer(Checkpointer):
             # PyTorch reports a failed write as a RuntimeError of its zip writer.
             if isinstance(error, RuntimeError) and not _failed_to_write(error):
                 raise
+            # Asked before what was written is removed, which makes room.
+            why = self._why_unsaved(error)
             self._remove_unfinished()
-            raise CheckpointError(self._unsaved(error)) from error
+            raise CheckpointError(self._unsaved(why)) from error
         # All processes must list the same checkpoints when they delete old ones.
         ddp_barrier()
         return checkpoint
+
+    def save_and_keep_only(self, *args, num_to_keep=2, **kwargs):
+        """As in SpeechBrain, but keeps two: there must be one before the newest.
+
+        SpeechBrain keeps the newest and the best, which is one where they are the same.
+        """
+        super().save_and_keep_only(*args, num_to_keep=num_to_keep, **kwargs)
 
     def recover_if_possible(
         self, importance_key=None, max_key=None, min_key=None, ckpt_predicate=None
@@ -136,10 +145,12 @@ class AtomicCheckpointer(Checkpointer):
                 if not (folder / METAFNAME).exists():
                     shutil.rmtree(folder, ignore_errors=True)
 
-    def _unsaved(self, error):
+    def _why_unsaved(self, error):
         full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
         full = full or shutil.disk_usage(self.checkpoints_dir).free < 2**20
-        why = "the disk is full" if full else _short(error)
+        return "the disk is full" if full else _short(error)
+
+    def _unsaved(self, why):
         kept = self.find_checkpoint()
         rest = "the run has none yet" if kept is None else f"{kept.path} is whole"
         return (

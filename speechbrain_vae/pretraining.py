@@ -1,6 +1,7 @@
 """Parts of the pretraining script that are worth a name and a test."""
 
 import contextlib
+import errno
 import os
 import time
 
@@ -183,6 +184,14 @@ def prepare_corpus(hparams, save_folder):
     )
 
 
+_ADVICE = {
+    errno.EACCES: "change its permissions, or give another folder",
+    errno.EROFS: "give a folder that can be written, such as another --output_folder",
+    errno.ENOSPC: "make room, and give the same command again to go on",
+    errno.EDQUOT: "make room, and give the same command again to go on",
+}
+
+
 @contextlib.contextmanager
 def one_line_errors(
     kinds=(ValueError, KeyError, OSError, ImportError, YAMLError),
@@ -205,5 +214,8 @@ def one_line_errors(
     try:
         yield
     except kinds as error:
-        message = error.args[0] if isinstance(error, KeyError) else error
+        message = error.args[0] if isinstance(error, KeyError) else str(error)
+        advice = _ADVICE.get(getattr(error, "errno", None))
+        if advice is not None:
+            message = f"{error.strerror}: {error.filename or 'while writing'}; {advice}"
         raise SystemExit(f"error: {' '.join(str(message).split())}") from error

@@ -69,6 +69,17 @@ def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(run, damage, ca
     assert damage is vanish or f"{newest} is damaged" in caplog.text
 
 
+def test_a_newest_checkpoint_that_is_the_best_as_well_is_not_the_only_one(run):
+    for value in (5, 4, 3):
+        torch.nn.init.constant_(run.model.bias, value)
+        run.watch.seconds = value
+        meta = {"loss": float(value)}
+        run.checkpointer.save_and_keep_only(meta=meta, min_keys=["loss"])
+    assert len(run.checkpointer.list_checkpoints()) == 2
+    cut(run.checkpointer.find_checkpoint().path / "model.ckpt")
+    assert run.recovered() == 4
+
+
 @pytest.mark.parametrize("name", ["watch.ckpt", "CKPT.yaml"])
 @pytest.mark.parametrize("content", [b"", b"[unclosed", b"\xff\xfe\x00"])
 def test_damaged_text_files_are_passed_over_too(run, name, content):

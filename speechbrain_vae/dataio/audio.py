@@ -299,7 +299,8 @@ def load_entry(entry: dict):
     Raises
     ------
     AudioError
-        The file cannot be read any more or is shorter than the manifest says.
+        The file cannot be read any more, is shorter than the manifest says, or holds
+        what is no number.
 
     Example
     -------
@@ -319,6 +320,8 @@ def load_entry(entry: dict):
             wav = file.read(count, dtype="float32", always_2d=True)
         if not len(wav) or (stop is not None and len(wav) < count):
             raise AudioError(f"only {len(wav)} samples after sample {start}")
+        if not np.isfinite(wav).all():
+            raise AudioError("non-finite samples")
     except AudioError as error:
         raise AudioError(
             f"{entry['wav']}: {error}; it changed since the corpus was prepared"

@@ -78,6 +78,13 @@ def test_a_file_that_shrank_after_preparation_is_named(tmp_path, recording):
         audio.load_entry({"wav": path, "start": 0, "stop": 16000})
 
 
+def test_a_file_that_became_nan_after_preparation_is_named(tmp_path):
+    path = str(tmp_path / "a.wav")
+    soundfile.write(path, np.full(8000, np.nan), 16000, subtype="FLOAT")
+    with pytest.raises(audio.AudioError, match="a.wav: non-finite.* it changed since"):
+        audio.load_entry({"wav": path, "start": 0, "stop": 8000})
+
+
 def test_conversion_does_not_clip(tmp_path):
     # A full-scale square wave overshoots when it is band-limited.
     square = np.sign(np.sin(2 * np.pi * 440 * np.arange(44100) / 44100))
