@@ -6,9 +6,10 @@ parameters of the likelihood for each of the ``frames`` input frames.
 
 import torch
 
-from speechbrain_vae.lobes.encoders import check_stem, run_rnn
+from speechbrain_vae.lobes.encoders import check_stem
 from speechbrain_vae.nnet.blocks import ConvStack
 from speechbrain_vae.nnet.lengths import length_mask
+from speechbrain_vae.nnet.recurrent import recurrent_layer, run_rnn
 
 
 class ConvDecoder(torch.nn.Module):
@@ -167,7 +168,7 @@ class RecurrentDecoder(torch.nn.Module):
         width = hidden_size * (2 if bidirectional else 1)
         sizes = [input_size] + [width] * num_layers
         self.rnns = torch.nn.ModuleList(
-            cell(size, hidden_size, batch_first=True, bidirectional=bidirectional)
+            recurrent_layer(cell, size, hidden_size, bidirectional)
             for size in sizes[:-1]
         )
         self.output = torch.nn.Linear(sizes[-1], stride * output_size)

@@ -11,6 +11,7 @@ import torch
 
 from speechbrain_vae.nnet.blocks import ConvStack
 from speechbrain_vae.nnet.lengths import count_mask, frame_counts, strided_counts
+from speechbrain_vae.nnet.recurrent import recurrent_layer, run_layers
 
 
 def pad_to_stride(x, stride):
@@ -221,8 +222,7 @@ class RecurrentEncoder(Encoder):
         self.dropout = torch.nn.Dropout(dropout)
         sizes = [stride * input_size] + [self.output_size] * (num_layers - 1)
         self.rnns = torch.nn.ModuleList(
-            cell(size, hidden_size, batch_first=True, bidirectional=bidirectional)
-            for size in sizes
+            recurrent_layer(cell, size, hidden_size, bidirectional) for size in sizes
         )
 
     def layers(
@@ -240,51 +240,6 @@ class RecurrentEncoder(Encoder):
         outputs = run_layers(self.rnns, x, mask, self.residual, self.dropout)
         late = out_mask.unsqueeze(-1)
         return [y[:, self.lookahead :] * late for y in outputs]
-
-
-def run_layers(
-    rnns, x: torch.Tensor, mask: torch.Tensor, residual: bool, dropout: torch.nn.Module
-) -> list[torch.Tensor]:
-    """Outputs of stacked recurrent layers over the valid frames of [B, T, C].
-
-    Arguments
-    ---------
-    rnns : iterable of torch.nn.Module
-        Layers, batch first.
-    x : torch.Tensor
-        Shape [B, T, C].
-    mask : torch.Tensor
-        Valid frames, shape [B, T].
-    residual : bool
-        Whether the input of a layer, from the second on, is added to its output.
-    dropout : torch.nn.Module
-        Applied to what a layer adds.
-
-    Returns
-    -------
-    list of torch.Tensor
-        Each [B, T, H], zero on padding.
-    """
-    outputs: list[torch.Tensor] = []
-    for rnn in rnns:
-        y = dropout(run_rnn(rnn, x, mask))
-        x = x + y if residual and outputs else y
-        outputs.append(x)
-    return outputs
-
-
-def run_rnn(rnn, x, mask):
-    """Run a recurrent layer over the valid frames of [B, T, C] alone."""
-    if not rnn.bidirectional:
-        # What follows the last valid frame cannot reach back.
-        return rnn(x)[0] * mask.unsqueeze(-1)
-    packed = torch.nn.utils.rnn.pack_padded_sequence(
-        x, mask.sum(1).clamp(min=1).cpu(), batch_first=True, enforce_sorted=False
-    )
-    y, _ = torch.nn.utils.rnn.pad_packed_sequence(
-        rnn(packed)[0], batch_first=True, total_length=x.shape[1]
-    )
-    return y * mask.unsqueeze(-1)
 
 
 def check_stem(width, stride):

@@ -2,7 +2,8 @@
 
 import torch
 
-from speechbrain_vae.lobes.encoders import Encoder, pad_to_stride, run_layers
+from speechbrain_vae.lobes.encoders import Encoder, pad_to_stride
+from speechbrain_vae.nnet.recurrent import reverse, run_layers
 
 
 class TwoWayEncoder(Encoder):
@@ -114,30 +115,3 @@ class TwoWayEncoder(Encoder):
         )
         after = [reverse(y, out_mask) for y in after]
         return list(zip(before, after, strict=True))
-
-
-def reverse(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Turn the valid frames of each utterance around; padding stays at the end.
-
-    Arguments
-    ---------
-    x : torch.Tensor
-        Shape [B, T, C].
-    mask : torch.Tensor
-        Valid frames, shape [B, T].
-
-    Returns
-    -------
-    torch.Tensor
-        Shape [B, T, C].
-
-    Example
-    -------
-    >>> x = torch.tensor([[[1.0], [2.0], [0.0]]])
-    >>> reverse(x, torch.tensor([[True, True, False]])).flatten()
-    tensor([2., 1., 0.])
-    """
-    time = torch.arange(x.shape[1], device=x.device)
-    turned = mask.sum(1, keepdim=True) - 1 - time
-    places = torch.where(mask, turned, time)
-    return x.gather(1, places.unsqueeze(-1).expand_as(x))
