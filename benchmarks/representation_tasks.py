@@ -324,10 +324,7 @@ TASKS = {
         recipe="ASR/hparams/speechocean762_bilstm.yaml",
         metric="WER",
         numbers={"WER": "test.WER", "CER": "test.CER"},
-        # Two minutes a run and more: the small budget takes the rate of the YAML, which
-        # was chosen with fbank_cmvn on the validation speakers.
-        rates={"small": (0.002,), "full": (0.0005, 0.001, 0.002)},
-        epochs={"small": 12},
+        rates={"small": (0.002, 0.005), "full": (0.0005, 0.001, 0.002, 0.005)},
     ),
     "speaker": partial(
         Recipe,

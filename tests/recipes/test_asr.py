@@ -14,7 +14,7 @@ from .loading import RECIPES, load_recipe
 from .tone_corpus import results, tone_corpus
 
 recipe = load_recipe("ASR")
-SMALL = ("--hidden_size", 24, "--dropout", 0, "--lr", 0.01)
+SMALL = ("--hidden_size", 48, "--dropout", 0, "--lr", 0.01)
 SMALL_CONFORMER = ("--hidden_size", 16, "--num_layers", 1, "--num_heads", 2)
 
 
