@@ -151,6 +151,8 @@ def main(argv):
     with one_line_errors():
         hparams_file, run_opts, overrides = sb.parse_arguments(argv)
         ddp_init_group(run_opts)
+        # Gradients that fade along a recurrent layer would take twice the time.
+        torch.set_flush_denormal(True)
         hparams_file, overrides = with_base(hparams_file, overrides)
         with open(hparams_file, encoding="utf-8") as file:
             hparams = load_hyperpyyaml(file, overrides)

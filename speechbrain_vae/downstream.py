@@ -11,6 +11,7 @@ from pathlib import Path
 
 import ruamel.yaml
 import speechbrain as sb
+import torch
 from hyperpyyaml import load_hyperpyyaml
 from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.utils.data_pipeline import provides, takes
@@ -320,6 +321,8 @@ def make_brain(brain_class, hparams, run_opts, output_size, **recoverables):
     -------
     DownstreamBrain
     """
+    # Gradients that fade along a recurrent layer would take twice the time.
+    torch.set_flush_denormal(True)
     modules = dict(hparams["modules"])
     modules["model"] = hparams["model"](hparams["adapter"].output_size, output_size)
     recoverables["model"] = modules["model"]
