@@ -3,7 +3,7 @@
 import torch
 from speechbrain.lobes.features import Fbank
 
-from speechbrain_vae.nnet.lengths import count_mask, frame_counts, length_mask
+from speechbrain_vae.nnet.lengths import count_mask, frame_counts
 
 NORMALISATIONS = ("utterance", "global", "none")
 
@@ -157,10 +157,14 @@ class LogMel(torch.nn.Module):
 
     def normalise(self, feats: torch.Tensor, lengths: torch.Tensor | None = None):
         """Normalise dB features [B, T, F]; padding becomes zero."""
-        mask = length_mask(feats, lengths).unsqueeze(-1)
+        counts = frame_counts(lengths, len(feats), feats.shape[1], feats.device)
+        counts = counts.to(feats.device)
+        mask = count_mask(counts, feats.shape[1]).unsqueeze(-1)
         if self.normalisation == "utterance":
-            mean, std = self.utterance_statistics(feats, lengths)
-            feats = (feats - mean) / std.clamp(min=1e-5)
+            n = counts.clamp(min=1).view(-1, 1, 1)
+            mean = (feats * mask).sum(1, keepdim=True) / n
+            var = (((feats - mean) * mask) ** 2).sum(1, keepdim=True) / n
+            feats = (feats - mean) / var.sqrt().clamp(min=1e-5)
         elif self.normalisation == "global":
             if not self.has_statistics:
                 raise RuntimeError(
@@ -169,37 +173,6 @@ class LogMel(torch.nn.Module):
                 )
             feats = (feats - self.mean) / self.std
         return feats * mask
-
-    @staticmethod
-    def utterance_statistics(
-        feats: torch.Tensor, lengths: torch.Tensor | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean and standard deviation over the valid frames of dB features.
-
-        Arguments
-        ---------
-        feats : torch.Tensor
-            Shape [B, T, F].
-        lengths : torch.Tensor, optional
-            Relative lengths, shape [B].
-
-        Returns
-        -------
-        mean, std : torch.Tensor
-            Each [B, 1, F].
-
-        Example
-        -------
-        >>> feats = torch.tensor([[[1.0], [3.0], [9.0]]])
-        >>> mean, std = LogMel.utterance_statistics(feats, torch.tensor([2 / 3]))
-        >>> float(mean), float(std)
-        (2.0, 1.0)
-        """
-        mask = length_mask(feats, lengths).unsqueeze(-1)
-        n = mask.sum(1, keepdim=True).clamp(min=1)
-        mean = (feats * mask).sum(1, keepdim=True) / n
-        var = (((feats - mean) * mask) ** 2).sum(1, keepdim=True) / n
-        return mean, var.sqrt()
 
     def set_statistics(self, mean, std):
         """Store the training set's mean and standard deviation, each [F], in dB."""

@@ -30,8 +30,7 @@ class FrontEnd(torch.nn.Module):
     layer : str
         Of an export, a representation of
         :class:`~speechbrain_vae.lobes.frozen.FrozenEncoder`: "features", "latent",
-        "encoder", "layers" or "tokens", or with "+statistics". Spectral features have
-        one only.
+        "encoder", "layers" or "tokens". Spectral features have one only.
     freeze : bool
         Whether the weights of an export stay as they are.
     sample_rate : int

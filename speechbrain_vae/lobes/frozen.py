@@ -17,7 +17,6 @@ from speechbrain_vae.inference.precision import (
 )
 
 REPRESENTATIONS = ("features", "latent", "encoder", "layers", "tokens")
-WITH_STATISTICS = tuple(f"{name}+statistics" for name in REPRESENTATIONS[:3])
 
 
 @register_checkpoint_hooks
@@ -45,10 +44,6 @@ class FrozenEncoder(torch.nn.Module):
         sample, for a VAE); "encoder": the encoder's last layer; "layers": a learned
         weighting of the encoder's layers (Yang et al. 2021), its logits in
         ``weights``; "tokens": code indices [B, T, G] as numbers, -1 on padding.
-        "features+statistics", "latent+statistics" and "encoder+statistics" append to
-        each frame the mean and the standard deviation over the utterance of every
-        log-Mel band, in units of 10 dB: what normalisation takes away, and a speaker
-        is told by.
     output_norm : bool
         Whether each frame of the output is layer-normalised.
     sample_rate : int, optional
@@ -84,10 +79,10 @@ class FrozenEncoder(torch.nn.Module):
         precision: str = "fp32",
     ) -> None:
         super().__init__()
-        if representation not in (*REPRESENTATIONS, *WITH_STATISTICS):
-            names = ", ".join((*REPRESENTATIONS, *WITH_STATISTICS))
+        if representation not in REPRESENTATIONS:
             raise ValueError(
-                f"representation must be one of {names}; got {representation!r}"
+                f"representation must be one of {', '.join(REPRESENTATIONS)}; "
+                f"got {representation!r}"
             )
         if representation == "tokens" and output_norm:
             raise ValueError(
@@ -105,8 +100,7 @@ class FrozenEncoder(torch.nn.Module):
         self.autoencoder = lower_precision(export.autoencoder, precision)
         self.precision = precision
         self.freeze = freeze
-        self.representation, statistics, _ = representation.partition("+")
-        self.statistics = bool(statistics)
+        self.representation = representation
         self.output_norm = output_norm
         self.sample_rate = export.hparams["sample_rate"]
         self.frame_shift = export.hparams["frame_shift"]
@@ -121,8 +115,6 @@ class FrozenEncoder(torch.nn.Module):
         self.output_size = hidden[-1].shape[-1]
         if not freeze:
             self._train_what_counts(hidden)
-        if self.statistics:
-            self.output_size += 2 * self.features.size
         if representation == "layers":
             self.weights = torch.nn.Parameter(torch.zeros(len(hidden)))
 
@@ -153,16 +145,12 @@ class FrozenEncoder(torch.nn.Module):
         """
         tuned = torch.is_grad_enabled() and not self.freeze
         with torch.set_grad_enabled(tuned), self._autocast(wav):
-            raw, counts = self.features.raw(wav, wav_lens)
-            lengths = counts / raw.shape[1]
-            hidden = self.represent(self.features.normalise(raw, lengths), lengths)
+            hidden = self.represent(*self.features(wav, wav_lens))
         if self.representation == "layers":
             weights = torch.softmax(self.weights, dim=0)
             hidden = sum(w * h for w, h in zip(weights, hidden, strict=True))
         if self.output_norm:
             hidden = torch.nn.functional.layer_norm(hidden, hidden.shape[-1:])
-        if self.statistics:
-            hidden = self._with_statistics(hidden, raw, lengths)
         return hidden.float()
 
     @torch.no_grad()
@@ -201,12 +189,6 @@ class FrozenEncoder(torch.nn.Module):
         if self.representation == "tokens":
             return self._indices(code)
         return code.latent if self.representation == "latent" else code.features
-
-    def _with_statistics(self, hidden, raw, lengths):
-        mask = self.autoencoder.encoder.masks(raw, lengths)[1].unsqueeze(-1)
-        statistics = self.features.utterance_statistics(raw, lengths)
-        told = torch.cat(statistics, dim=-1).expand(-1, hidden.shape[1], -1)
-        return torch.cat([hidden, told / 10 * mask], dim=-1)
 
     def _autocast(self, wav):
         # The recipe's own autocast, where there is one, goes on.

@@ -8,7 +8,7 @@ from speechbrain_vae.export import ExportError, write_export
 from speechbrain_vae.inference import FeatureEncoder
 from speechbrain_vae.lobes.frozen import FrozenEncoder
 
-REPRESENTATIONS = ["features", "encoder", "layers", "encoder+statistics"]
+REPRESENTATIONS = ["features", "encoder", "layers"]
 
 
 def waveforms():
@@ -54,19 +54,6 @@ def test_bfloat16_features_are_float32_and_near_those_of_float32(
 
 def test_an_optimiser_finds_a_parameter_even_when_all_is_frozen(tiny_export):
     torch.optim.Adam(FrozenEncoder(tiny_export).parameters())
-
-
-def test_statistics_tell_a_loud_voice_from_a_soft_one(tiny_export):
-    plain = FrozenEncoder(tiny_export)
-    frontend = FrozenEncoder(tiny_export, representation="features+statistics")
-    bands = frontend.features.size
-    assert frontend.output_size == plain.output_size + 2 * bands
-    wav = torch.randn(1, 8000)
-    out, twice = frontend(wav), frontend(2 * wav)
-    assert torch.equal(out[..., : plain.output_size], plain(wav))
-    mean, std = (twice - out)[0, :, -2 * bands :].split(bands, dim=-1)
-    assert mean.numpy() == pytest.approx(0.602, abs=1e-3)
-    assert std.numpy() == pytest.approx(0.0, abs=1e-3)
 
 
 def test_output_norm_normalises_every_frame(tiny_export):
