@@ -59,19 +59,54 @@ def measure(task, feature, setup, arguments):
     path = results(feature, task, setup, arguments)
     if path.is_file():
         return json.loads(path.read_text())
-    started, cpu = time.monotonic(), time.process_time()
     log = path.with_suffix(".log")
     log.parent.mkdir(parents=True, exist_ok=True)
     with (
-        open(log, "w", encoding="utf-8") as out,
+        open(log, "a", encoding="utf-8") as out,
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(out),
     ):
-        result = sweep(tasks.TASKS[task](setup, feature, arguments.budget), arguments)
-    result["seconds"] = time.monotonic() - started
-    result["cpu_seconds"] = time.process_time() - cpu
+        run = Kept(
+            tasks.TASKS[task](setup, feature, arguments.budget), path.with_suffix("")
+        )
+        result = sweep(run, arguments) | run.seconds()
     path.write_text(json.dumps(result, indent=1) + "\n")
     return result
+
+
+class Kept:
+    """Results of the runs of a task, each kept as soon as it is there.
+
+    Arguments
+    ---------
+    run : callable
+        Of a learning rate and a seed, see :func:`sweep`.
+    folder : Path
+        Where the results are kept; an interrupted sweep goes on from them.
+    """
+
+    def __init__(self, run, folder):
+        self.run, self.folder, self.rates = run, folder, run.rates
+
+    def __call__(self, rate, seed):
+        path = self.folder / f"{rate}-{seed}.json"
+        if not path.is_file():
+            wall, cpu = time.monotonic(), time.process_time()
+            found = self.run(rate, seed)
+            seconds = {
+                "seconds": time.monotonic() - wall,
+                "cpu_seconds": time.process_time() - cpu,
+            }
+            self.folder.mkdir(parents=True, exist_ok=True)
+            partial = path.with_suffix(".part")
+            partial.write_text(json.dumps({"found": found, **seconds}))
+            partial.replace(path)
+        return json.loads(path.read_text())["found"]
+
+    def seconds(self):
+        """Wall and CPU seconds of all runs together."""
+        runs = [json.loads(path.read_text()) for path in self.folder.glob("*.json")]
+        return {k: sum(one[k] for one in runs) for k in ("seconds", "cpu_seconds")}
 
 
 def sweep(run, arguments):
