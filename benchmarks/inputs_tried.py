@@ -21,6 +21,7 @@ import numpy as np
 import soundfile
 import torch
 from hyperpyyaml import load_hyperpyyaml
+from markdown_table import table_row
 from odd_audio import RATE, check_and_load, damaged, job, odd_files, sound, write
 
 from speechbrain_vae.dataio.audio import load_entry
@@ -226,11 +227,6 @@ def export(folder):
     )
 
 
-def cell(text, folder):
-    """A text as a cell of a Markdown table."""
-    return str(text).replace(str(folder), "...").replace("|", "\\|")
-
-
 def main(seeds, output):
     """Try everything and write the table."""
     with tempfile.TemporaryDirectory() as name:
@@ -242,7 +238,7 @@ def main(seeds, output):
         for what, happened, line, kept in rows:
             said = f"`{line}`" if line else ""
             cells = (what, happened, said, "yes" if kept else "NO")
-            lines.append("| " + " | ".join(cell(c, folder) for c in cells) + " |")
+            lines.append(table_row(cells, folder))
     Path(output).write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines))
 

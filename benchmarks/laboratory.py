@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import torch
+from markdown_table import table_row
 from odd_audio import sound, write
 
 from speechbrain_vae.weights import read_weights
@@ -88,9 +89,9 @@ class Laboratory:
 
     def row(self, what, happened, line, kept):
         """Note what became of a fault."""
-        line = f"`{line}`".replace(str(self.folder), "...") if line else ""
-        cells = (what, happened, line.replace("|", "\\|"), "yes" if kept else "NO")
-        self.rows.append("| " + " | ".join(cells) + " |")
+        line = f"`{line}`" if line else ""
+        cells = (what, happened, line, "yes" if kept else "NO")
+        self.rows.append(table_row(cells, self.folder))
         print(self.rows[-1], flush=True)
 
     def again(self, name, what, line, settings=""):

@@ -9,23 +9,21 @@ tested on those of every precision. Prints a line for each, and writes --out.
 """
 
 import argparse
-import importlib.util
 import json
 import tempfile
 from pathlib import Path
 
 import torch
 from hyperpyyaml import load_hyperpyyaml
+from loading import RECIPES, load_recipe
 
 from speechbrain_vae.dataio.feature_cache import ComputedFeatures
-from speechbrain_vae.dataio.manifests import read_manifest
+from speechbrain_vae.dataio.manifests import read_manifests
 from speechbrain_vae.dataio.prepare import prepare
 from speechbrain_vae.downstream import labelled
 from speechbrain_vae.inference.precision import PRECISIONS, lower_precision
 from speechbrain_vae.lobes.front_ends import FrontEnd
 from speechbrain_vae.pretraining import one_line_errors
-
-RECIPE = Path(__file__).resolve().parents[1] / "recipes" / "PhoneRecognition"
 
 
 def front_end_at(export, layer, precision):
@@ -62,17 +60,9 @@ class TestedAt:
 
 def phone_error_rates(args, work):
     """PER of the test set at every precision, and how near the features are."""
-    spec = importlib.util.spec_from_file_location("recipe", RECIPE / "train.py")
-    recipe = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(recipe)
+    recipe = load_recipe("PhoneRecognition")
     prepare(args.corpus, args.data_folder, work / "manifests")
-    entries = labelled(
-        {
-            split: read_manifest(work / "manifests" / f"{split}.json")
-            for split in ("train", "valid", "test")
-        },
-        "phones",
-    )
+    entries = labelled(read_manifests(work / "manifests"), "phones")
     reference = ComputedFeatures(
         entries["test"], front_end_at(args.export, args.layer, "fp32")
     )
@@ -82,7 +72,7 @@ def phone_error_rates(args, work):
         given = {"features": args.export, "layer": args.layer, "data_folder": "-"}
         given |= {"output_folder": str(work / "run"), "number_of_epochs": args.epochs}
         given |= {"feature_cache": str(work / "cache")}
-        text = (RECIPE / "hparams" / "linear.yaml").read_text()
+        text = (RECIPES / "PhoneRecognition/hparams/linear.yaml").read_text()
         hparams = load_hyperpyyaml(text, given)
         # The first trains; the others find that done, and test.
         opened = TestedAt(hparams["front_end"], low, entries["test"])

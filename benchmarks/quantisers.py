@@ -10,12 +10,12 @@ vector-quantize-pytorch, diveq and scikit-learn take part where they are install
 import argparse
 import importlib
 import json
-import platform
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from machine import processor
 
 HERE = Path(__file__).resolve().parent
 
@@ -134,7 +134,7 @@ def main():
         rows = list(section.rows(arguments))
         results[section.name] = {
             "rows": rows,
-            "machine": f"torch {torch.__version__}, {_processor()}",
+            "machine": f"torch {torch.__version__}, {processor()}",
             "command": f"python benchmarks/quantisers.py --only {section.name}",
         }
         print(markdown(section, results[section.name]), flush=True)
@@ -144,15 +144,6 @@ def main():
         tables = [markdown(s, results[s.name]) for s in SECTIONS if s.name in results]
         head = "# Quantisers\n\nMade by `python benchmarks/quantisers.py`.\n"
         arguments.output.with_suffix(".md").write_text("\n".join([head, *tables]))
-
-
-def _processor():
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

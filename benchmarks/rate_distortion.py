@@ -23,7 +23,7 @@ from ruamel.yaml import YAML
 from sklearn.cluster import MiniBatchKMeans
 
 from speechbrain_vae.dataio.feature_cache import open_features
-from speechbrain_vae.dataio.manifests import read_manifest
+from speechbrain_vae.dataio.manifests import read_manifests
 from speechbrain_vae.lobes.features import LogMel
 from speechbrain_vae.nnet.ppca import PPCA, windows
 from speechbrain_vae.nnet.quantisers.nearest import nearest
@@ -104,8 +104,7 @@ def references(manifests, codebook_sizes, latent_rates):
     """PCA and k-means of the training speakers' frames, tested on the others'."""
     features = LogMel()
     data = {}
-    for split in ("train", "valid", "test"):
-        entries = read_manifest(Path(manifests) / f"{split}.json")
+    for split, entries in read_manifests(manifests).items():
         cached = open_features(entries, features, "results/feature_cache")
         data[split] = list(NormalisedFeatures(cached, entries, features))
     rows = []

@@ -1,7 +1,6 @@
 """The tasks of the representation benchmark, each a callable of a learning rate."""
 
 import hashlib
-import importlib.util
 import json
 import shutil
 import statistics
@@ -11,12 +10,13 @@ from pathlib import Path
 import torch
 from frame_phones import FrameProbe, frames_and_labels
 from hyperpyyaml import load_hyperpyyaml
+from loading import load_recipe
 from pca_export import write_pca_export
 
 from speechbrain_vae.analysis.abx import abx_error
 from speechbrain_vae.analysis.items import items_from_alignment
 from speechbrain_vae.dataio.feature_cache import open_features
-from speechbrain_vae.dataio.manifests import read_manifest
+from speechbrain_vae.dataio.manifests import read_manifests
 from speechbrain_vae.dataio.prepare import prepare
 from speechbrain_vae.downstream import frozen_features
 from speechbrain_vae.lobes.adapter import FeatureAdapter
@@ -103,10 +103,7 @@ class Setup:
         """Entries of a corpus by split, prepared once."""
         folder = self.runs / "manifests" / corpus
         prepare(corpus, data_folder, folder, **options)
-        return {
-            split: read_manifest(folder / f"{split}.json")
-            for split in ("train", "valid", "test")
-        }
+        return read_manifests(folder)
 
     @cached_property
     def pca(self):
@@ -239,10 +236,7 @@ class Recipe:
         self.metric, self.numbers = metric, numbers
         self.rates = rates[budget]
         self.keys = {"number_of_epochs": epochs[budget]} if budget in epochs else {}
-        script = self.yaml.parents[1] / "train.py"
-        spec = importlib.util.spec_from_file_location(f"recipe_{recipe}", script)
-        self.module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(self.module)
+        self.module = load_recipe(self.yaml.parents[1].name)
 
     def __call__(self, rate, seed):
         arguments = self.setup.arguments

@@ -22,7 +22,7 @@ from speechbrain_vae.analysis.word_search import (
     WordSearch,
     spoken_words,
 )
-from speechbrain_vae.dataio.manifests import read_manifest
+from speechbrain_vae.dataio.manifests import read_manifests
 from speechbrain_vae.dataio.prepare import prepare
 from speechbrain_vae.lobes.front_ends import FrontEnd
 from speechbrain_vae.pretraining import one_line_errors
@@ -128,10 +128,7 @@ def main(argv):
     with one_line_errors():
         folder = Path(arguments.runs) / "manifests"
         prepare(arguments.corpus, arguments.data_folder, folder)
-        entries = {
-            split: read_manifest(folder / f"{split}.json")
-            for split in ("valid", "test")
-        }
+        entries = read_manifests(folder, ("valid", "test"))
         rows = {}
         for feature in arguments.features:
             name = feature.split("=", 1)[0]

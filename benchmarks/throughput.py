@@ -13,7 +13,6 @@ Writes throughput.json and throughput.md beside it, or where --out says.
 import argparse
 import json
 import os
-import platform
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -23,6 +22,7 @@ import numpy as np
 import soundfile
 import torch
 from hyperpyyaml import load_hyperpyyaml
+from machine import processor
 from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.dataio.dataloader import make_dataloader
 from throughput_measures import (
@@ -37,7 +37,7 @@ from throughput_table import table
 from speechbrain_vae.dataio.audio import load_entry
 from speechbrain_vae.dataio.dataset import batch_sampler, feature_dataset
 from speechbrain_vae.dataio.feature_cache import open_features
-from speechbrain_vae.dataio.manifests import read_manifest
+from speechbrain_vae.dataio.manifests import read_manifest, read_manifests
 from speechbrain_vae.dataio.prepare import prepare
 from speechbrain_vae.export import write_export
 from speechbrain_vae.inference import FeatureEncoder
@@ -69,21 +69,20 @@ def measure_corpus(args, work):
     start = cpu_seconds()
     prepare(args.corpus, args.data_folder, work / "manifests", workers=1)
     prepared = cpu_seconds() - start
-    entries = read_manifest(work / "manifests" / "train.json")
+    manifests = read_manifests(work / "manifests")
     start = cpu_seconds()
-    open_features(entries, LogMel(), work / "cache")
+    open_features(manifests["train"], LogMel(), work / "cache")
     cached = cpu_seconds() - start
-    manifests = [
-        read_manifest(work / "manifests" / f"{split}.json")
-        for split in ("train", "valid", "test")
-    ]
-    everything = sum(e["duration"] for m in manifests for e in m.values())
-    train = sum(entry["duration"] for entry in entries.values())
+    seconds = {
+        split: sum(entry["duration"] for entry in entries.values())
+        for split, entries in manifests.items()
+    }
+    everything = sum(seconds.values())
     return {
         "hours": everything / 3600,
-        "files": sum(map(len, manifests)),
+        "files": sum(map(len, manifests.values())),
         "prepare_speed": everything / prepared,
-        "features_speed": train / cached,
+        "features_speed": seconds["train"] / cached,
     }
 
 
@@ -218,14 +217,6 @@ def apart(call, *arguments):
     """Call a function in a process of its own: peak memory is that of the process."""
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         return pool.submit(call, *arguments).result()
-
-
-def processor():
-    """The name of the processor."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = (line.split(": ")[1] for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or platform.machine())
 
 
 def main():

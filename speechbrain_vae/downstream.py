@@ -19,7 +19,7 @@ from speechbrain.utils.distributed import ddp_init_group, run_on_main
 
 from speechbrain_vae.dataio.audio import load_entry
 from speechbrain_vae.dataio.dataset import batch_sampler
-from speechbrain_vae.dataio.manifests import read_manifest
+from speechbrain_vae.dataio.manifests import read_manifests
 from speechbrain_vae.nonfinite import NamesNonFiniteLoss
 from speechbrain_vae.pretraining import prepare_corpus, seed_step
 from speechbrain_vae.run_lock import hold_run_lock
@@ -79,10 +79,7 @@ def open_corpus(hparams, label=None):
     """
     folder = Path(hparams["output_folder"]) / "manifests"
     run_on_main(prepare_corpus, args=[hparams, folder])
-    entries = {
-        split: read_manifest(folder / f"{split}.json")
-        for split in ("train", "valid", "test")
-    }
+    entries = read_manifests(folder)
     return entries if label is None else labelled(entries, label)
 
 

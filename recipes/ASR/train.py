@@ -18,9 +18,9 @@ from speechbrain.decoders import ctc_greedy_decode
 from speechbrain.utils.data_pipeline import provides, takes
 from speechbrain.utils.metric_stats import ErrorRateStats
 
+from speechbrain_vae.ctc import CtcBrain
 from speechbrain_vae.dataio.text import BLANK, train_units
 from speechbrain_vae.downstream import (
-    DownstreamBrain,
     check_labels,
     downstream_sets,
     fit_and_test,
@@ -33,16 +33,10 @@ from speechbrain_vae.pretraining import one_line_errors
 logger = logging.getLogger("speechbrain_vae.recipes.asr")
 
 
-class AsrBrain(DownstreamBrain):
+class AsrBrain(CtcBrain):
     """CTC over units; word and character error rates."""
 
     metric = "WER"
-
-    def compute_forward(self, batch, stage):
-        """Log-probabilities [B, T, units] and relative lengths [B]."""
-        feats, lengths = self.represent(batch.to(self.device))
-        logits, lengths = self.modules.model(feats, lengths)
-        return logits.log_softmax(-1), lengths
 
     def compute_objectives(self, predictions, batch, stage):
         """CTC loss."""
@@ -52,9 +46,7 @@ class AsrBrain(DownstreamBrain):
             heard = self.search(log_probs, lengths, stage)
             self.wer.append(batch.id, heard, said)
             self.cer.append(batch.id, heard, said)
-        return sb.nnet.losses.ctc_loss(
-            log_probs, batch.unit_ids[0], lengths, batch.unit_ids[1], blank_index=BLANK
-        )
+        return self.ctc_loss(log_probs, lengths, batch.unit_ids)
 
     def search(self, log_probs, lengths, stage):
         """Words of each utterance; the beam is for the test set alone."""

@@ -29,9 +29,9 @@ from speechbrain_vae.analysis.forced_alignment import (
     spread,
     write_alignment,
 )
+from speechbrain_vae.ctc import CtcBrain
 from speechbrain_vae.dataio.dataset import batch_sampler
 from speechbrain_vae.downstream import (
-    DownstreamBrain,
     downstream_sets,
     fit_and_test,
     frozen_features,
@@ -46,22 +46,12 @@ from speechbrain_vae.pretraining import one_line_errors
 logger = logging.getLogger("speechbrain_vae.recipes.align")
 
 
-class CtcBrain(DownstreamBrain):
-    """Phones by CTC."""
-
-    def compute_forward(self, batch, stage):
-        """Log-probabilities [B, T, classes] and relative lengths [B]."""
-        feats, lengths = self.represent(batch.to(self.device))
-        logits, lengths = self.modules.model(feats, lengths)
-        return logits.log_softmax(-1), lengths
+class PhoneBrain(CtcBrain):
+    """Phones by CTC, and the scores of an utterance."""
 
     def compute_objectives(self, predictions, batch, stage):
         """CTC loss."""
-        log_probs, lengths = predictions
-        phones, phone_lengths = batch.target
-        return sb.nnet.losses.ctc_loss(
-            log_probs, phones, lengths, phone_lengths, blank_index=0
-        )
+        return self.ctc_loss(*predictions, batch.target)
 
     @torch.no_grad()
     def scores(self, dataset):
@@ -77,7 +67,7 @@ class CtcBrain(DownstreamBrain):
                 yield utt, scores[: int(count)].cpu()
 
 
-class FrameBrain(CtcBrain):
+class FrameBrain(PhoneBrain):
     """The state of every frame, by cross-entropy."""
 
     def compute_objectives(self, predictions, batch, stage):
@@ -156,7 +146,7 @@ class Aligner:
         def target(utt):
             return targets[utt]
 
-        kind = FrameBrain if number else CtcBrain
+        kind = FrameBrain if number else PhoneBrain
         brain = make_brain(kind, hparams, run_opts, states.size)
         if weights:
             brain.modules.model.load_state_dict(weights)

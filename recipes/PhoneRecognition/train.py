@@ -16,8 +16,8 @@ from speechbrain.utils.data_pipeline import provides, takes
 from speechbrain.utils.metric_stats import ErrorRateStats
 
 from speechbrain_vae.analysis.phones import ARPABET, fold_timit, plain
+from speechbrain_vae.ctc import CtcBrain
 from speechbrain_vae.downstream import (
-    DownstreamBrain,
     check_labels,
     downstream_sets,
     fit_and_test,
@@ -28,16 +28,10 @@ from speechbrain_vae.downstream import (
 from speechbrain_vae.pretraining import one_line_errors
 
 
-class PhoneBrain(DownstreamBrain):
+class PhoneBrain(CtcBrain):
     """CTC over phones; the phone error rate of the greedy path."""
 
     metric = "PER"
-
-    def compute_forward(self, batch, stage):
-        """Log-probabilities [B, T, phones + 1] and relative lengths [B]."""
-        feats, lengths = self.represent(batch.to(self.device))
-        logits, lengths = self.modules.model(feats, lengths)
-        return logits.log_softmax(-1), lengths
 
     def compute_objectives(self, predictions, batch, stage):
         """CTC loss."""
@@ -52,9 +46,7 @@ class PhoneBrain(DownstreamBrain):
                     target_len=phone_lengths,
                     ind2lab=self.labels.decode_ndim,
                 )
-        return sb.nnet.losses.ctc_loss(
-            log_probs, phones, lengths, phone_lengths, blank_index=0
-        )
+        return self.ctc_loss(log_probs, lengths, batch.phone_ids)
 
     def on_stage_start(self, stage, epoch=None):
         """Count errors anew, on the test set with the penalty of the checkpoint."""

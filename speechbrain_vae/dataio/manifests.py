@@ -445,3 +445,23 @@ def read_manifest(
             )
         data_root = json.loads(stamp.read_text(encoding="utf-8"))["data_root"]
     return load_data_json(path, {"data_root": str(data_root)})
+
+
+def read_manifests(
+    folder: str | Path, splits: tuple[str, ...] = SPLITS
+) -> dict[str, dict[str, dict]]:
+    """Read the manifests of a prepared corpus.
+
+    Arguments
+    ---------
+    folder : str or Path
+        Where :func:`speechbrain_vae.dataio.prepare.prepare` wrote them.
+    splits : tuple of str
+        Which of ``"train"``, ``"valid"`` and ``"test"``.
+
+    Returns
+    -------
+    dict of str to dict
+        Entries of each split.
+    """
+    return {split: read_manifest(Path(folder) / f"{split}.json") for split in splits}

@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import torch
-from speechbrain.dataio.batch import PaddedBatch
 
 from speechbrain_vae.dataio.manifests import SPLITS, printable
 
@@ -140,8 +139,6 @@ class ShardedUtterances(torch.utils.data.Dataset):
 
     def __getstate__(self):
         return {**self.__dict__, "_files": {}}
-
-    collate = PaddedBatch
 
     def utt_id(self, index):
         """The ID of an utterance."""

@@ -3,7 +3,6 @@
 from functools import partial
 
 import torch
-from torch.nn.utils.rnn import PackedSequence
 from torch.utils.checkpoint import checkpoint
 
 from speechbrain_vae.nnet.blocks import ConvBlock
@@ -54,11 +53,4 @@ def recompute_activations(module):
 def _recomputed(forward, x, *others):
     if not torch.is_grad_enabled():
         return forward(x, *others)
-    if isinstance(x, PackedSequence):
-        # Passed by its parts: torch would take it for a tuple and copy it as one.
-        return checkpoint(
-            lambda data: forward(PackedSequence(data, *x[1:]), *others),
-            x.data,
-            use_reentrant=False,
-        )
     return checkpoint(forward, x, *others, use_reentrant=False)
