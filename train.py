@@ -164,7 +164,7 @@ def main(argv):
         run_on_main(prepare_corpus, args=[hparams, folder / "manifests"])
         data, skipped = open_data(hparams, folder / "manifests")
         features, train = hparams["features"], data["train"]
-        if features.normalisation == "global":
+        if features.needs_statistics:
             features.set_statistics(*feature_statistics(train.feats, train.ids))
         utterances = {
             split: NormalisedFeatures(part.feats, part.ids, features)

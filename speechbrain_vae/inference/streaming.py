@@ -167,11 +167,11 @@ def _normaliser(feats, valid, features):
     def floored(*piece):
         return feats.read(*piece).clamp(min=floor)
 
-    if features.normalisation != "utterance":
+    if features.normalisation in ("global", "none"):
         where = features.mean.device
         return lambda *piece: features.normalise(floored(*piece)[None].to(where))[0]
     mean, std = mean_and_std(floored(*piece) for piece in pieces)
-    mean, std = mean.float(), std.clamp(min=1e-5).float()
+    mean, std = features.shrink(mean.float(), std.float())
     return lambda *piece: (floored(*piece) - mean) / std
 
 

@@ -5,7 +5,7 @@ from speechbrain.lobes.features import Fbank
 
 from speechbrain_vae.nnet.lengths import count_mask, frame_counts
 
-NORMALISATIONS = ("utterance", "global", "none")
+NORMALISATIONS = ("utterance", "shrunk", "global", "none")
 
 
 class LogMel(torch.nn.Module):
@@ -29,7 +29,11 @@ class LogMel(torch.nn.Module):
         ``"utterance"``: zero mean and unit variance of each band over the valid
         frames of the utterance. ``"global"``: with statistics of the training
         set, kept in the buffers ``mean`` and ``std`` (see :meth:`set_statistics`).
-        ``"none"``: the dB values.
+        ``"shrunk"``: with statistics between the two. ``"none"``: the dB values.
+    shrinkage : float
+        Of ``"shrunk"``: how far the mean and the standard deviation of the utterance
+        are moved towards those of the training set, from 0 (``"utterance"``) to 1
+        (``"global"``). Some of the voice stays, most of the channel goes.
 
     Example
     -------
@@ -48,6 +52,7 @@ class LogMel(torch.nn.Module):
         win_length: float = 25,
         hop_length: float = 10,
         normalisation: str = "utterance",
+        shrinkage: float = 0.3,
     ) -> None:
         super().__init__()
         if normalisation not in NORMALISATIONS:
@@ -55,6 +60,8 @@ class LogMel(torch.nn.Module):
                 f"normalisation must be one of {', '.join(NORMALISATIONS)}; "
                 f"got {normalisation!r}"
             )
+        if not 0 <= shrinkage <= 1:
+            raise ValueError(f"shrinkage must be from 0 to 1; got {shrinkage}")
         hop = sample_rate * hop_length / 1000
         if hop != int(hop):
             raise ValueError(
@@ -65,6 +72,8 @@ class LogMel(torch.nn.Module):
         self.size = n_mels
         self.frame_shift = hop_length / 1000
         self.normalisation = normalisation
+        self.needs_statistics = normalisation in ("shrunk", "global")
+        self.shrinkage = shrinkage if normalisation == "shrunk" else 0.0
         self.settings = {
             "sample_rate": sample_rate,
             "n_mels": n_mels,
@@ -160,19 +169,28 @@ class LogMel(torch.nn.Module):
         counts = frame_counts(lengths, len(feats), feats.shape[1], feats.device)
         counts = counts.to(feats.device)
         mask = count_mask(counts, feats.shape[1]).unsqueeze(-1)
-        if self.normalisation == "utterance":
+        if self.needs_statistics and not self.has_statistics:
+            raise RuntimeError(
+                f"LogMel(normalisation={self.normalisation!r}) has no statistics yet: "
+                "train.py sets them from the training set; elsewhere call "
+                "set_statistics()"
+            )
+        if self.normalisation == "global":
+            feats = (feats - self.mean) / self.std
+        elif self.normalisation != "none":
             n = counts.clamp(min=1).view(-1, 1, 1)
             mean = (feats * mask).sum(1, keepdim=True) / n
             var = (((feats - mean) * mask) ** 2).sum(1, keepdim=True) / n
-            feats = (feats - mean) / var.sqrt().clamp(min=1e-5)
-        elif self.normalisation == "global":
-            if not self.has_statistics:
-                raise RuntimeError(
-                    "LogMel(normalisation='global') has no statistics yet: train.py "
-                    "sets them from the training set; elsewhere call set_statistics()"
-                )
-            feats = (feats - self.mean) / self.std
+            mean, std = self.shrink(mean, var.sqrt())
+            feats = (feats - mean) / std
         return feats * mask
+
+    def shrink(self, mean: torch.Tensor, std: torch.Tensor):
+        """Statistics to normalise with, from those of an utterance, [..., F] in dB."""
+        if self.shrinkage:
+            mean = mean.lerp(self.mean, self.shrinkage)
+            std = std.lerp(self.std, self.shrinkage)
+        return mean, std.clamp(min=1e-5)
 
     def set_statistics(self, mean, std):
         """Store the training set's mean and standard deviation, each [F], in dB."""

@@ -11,6 +11,7 @@ from speechbrain_vae.lobes.autoencoder import Autoencoder
 from speechbrain_vae.lobes.bottlenecks import QuantisedBottleneck
 from speechbrain_vae.lobes.decoders import ConvDecoder
 from speechbrain_vae.lobes.encoders import ConvEncoder, RecurrentEncoder
+from speechbrain_vae.lobes.features import NORMALISATIONS
 from speechbrain_vae.lobes.pooling import PoolingEncoder
 from speechbrain_vae.lobes.two_way import TwoWayEncoder
 from speechbrain_vae.nnet.likelihoods import GaussianLikelihood
@@ -42,7 +43,7 @@ def in_pieces(wav, features, autoencoder, block=7001):
         return list(encode_blocks(blocks, features, autoencoder))
 
 
-@pytest.mark.parametrize("normalisation", ["utterance", "global", "none"])
+@pytest.mark.parametrize("normalisation", NORMALISATIONS)
 @pytest.mark.parametrize(("seconds", "silence"), [(0.001, 0), (6.3, 0), (5, 2.3)])
 def test_features_in_pieces_are_those_of_the_whole(
     monkeypatch, normalisation, seconds, silence

@@ -18,7 +18,7 @@ def waveforms():
     return wavs, torch.tensor([1.0, 0.5])
 
 
-@pytest.fixture(params=["utterance", "global"])
+@pytest.fixture(params=["utterance", "shrunk", "global"])
 def export(request, tmp_path):
     """Exports with both kinds of normalisation."""
     hparams, text = tiny_model(request.param)
