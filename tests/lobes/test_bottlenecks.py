@@ -44,6 +44,20 @@ def test_warm_up_counts_training_steps_and_is_saved():
     assert resumed.eval()(x).loss.item() == pytest.approx(cost)
 
 
+def test_losses_of_evaluation_do_not_depend_on_how_far_a_schedule_is():
+    x = torch.randn(1, 3, 8)
+    for growing, full in (
+        (GaussianBottleneck(8, 4, warmup_steps=9), GaussianBottleneck(8, 4)),
+        (
+            CapacityGaussianBottleneck(8, 4, capacity_steps=9),
+            CapacityGaussianBottleneck(8, 4, capacity_steps=0),
+        ),
+    ):
+        full.load_state_dict(growing.state_dict())
+        assert growing(x).loss != full(x).loss
+        assert growing.eval()(x).loss == full.eval()(x).loss
+
+
 def test_capacity_is_what_the_divergence_settles_at():
     torch.manual_seed(0)
     bottleneck = CapacityGaussianBottleneck(8, 4, capacity=3.0, capacity_steps=50)

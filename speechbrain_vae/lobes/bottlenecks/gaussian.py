@@ -24,7 +24,8 @@ class GaussianBottleneck(torch.nn.Module):
         Weight of the KL divergence (Higgins et al. 2017).
     warmup_steps : int
         Training steps over which the weight grows from 0 to ``beta`` (Bowman et
-        al. 2016). The count is part of the checkpoint.
+        al. 2016); in evaluation mode it is ``beta``. The count is part of the
+        checkpoint.
     free_bits : float
         KL divergence, in nats per dimension, that costs nothing more to use: each
         dimension's mean over the batch is counted as at least this (Kingma et al.
@@ -135,8 +136,19 @@ class GaussianBottleneck(torch.nn.Module):
 
     def cost(self, kl_per_dim):
         """The loss, from the KL divergence of each dimension [D]."""
-        beta = self.beta * progress(self.step, self.warmup_steps)
+        beta = self.beta * self.progress(self.warmup_steps)
         return beta * kl_per_dim.clamp(min=self.free_bits).sum()
+
+    def progress(self, steps):
+        """Share of ``steps`` that are done; all of them in evaluation mode.
+
+        Validation losses of a schedule that has not ended could not be compared:
+        the smallest would be the first.
+        """
+        if steps == 0 or not self.training:
+            return 1.0
+        # A tensor, to spare a GPU's wait.
+        return (self.step / steps).clamp(max=1.0)
 
     def sample(self, batch, frames):
         """Latents drawn from the prior, shape [batch, frames, D]."""
@@ -177,7 +189,8 @@ class CapacityGaussianBottleneck(GaussianBottleneck):
     capacity : float
         Final capacity C, in nats per latent frame.
     capacity_steps : int
-        Training steps until then. The count is part of the checkpoint.
+        Training steps until then; in evaluation mode C is ``capacity``. The count is
+        part of the checkpoint.
     gamma : float
         Weight of the distance from the capacity.
     prior : str
@@ -211,16 +224,5 @@ class CapacityGaussianBottleneck(GaussianBottleneck):
 
     def cost(self, kl_per_dim):
         """The loss, from the KL divergence of each dimension [D]."""
-        capacity = self.capacity * progress(self.step, self.capacity_steps)
+        capacity = self.capacity * self.progress(self.capacity_steps)
         return self.gamma * (kl_per_dim.sum() - capacity).abs()
-
-
-def progress(step, steps):
-    """Share of ``steps`` that are done, at most 1; a tensor, to spare a GPU's wait.
-
-    Example
-    -------
-    >>> progress(torch.tensor(5), 10), progress(torch.tensor(5), 0)
-    (tensor(0.5000), 1.0)
-    """
-    return (step / steps).clamp(max=1.0) if steps else 1.0
