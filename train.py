@@ -36,6 +36,7 @@ from speechbrain_vae.nonfinite import NamesNonFiniteLoss, NonFiniteLossError
 from speechbrain_vae.pretraining import (
     NormalisedFeatures,
     Stopwatch,
+    denormals_as_zeros,
     feature_statistics,
     one_line_errors,
     prepare_corpus,
@@ -151,8 +152,6 @@ def main(argv):
     with one_line_errors():
         hparams_file, run_opts, overrides = sb.parse_arguments(argv)
         ddp_init_group(run_opts)
-        # Gradients that fade along a recurrent layer would take twice the time.
-        torch.set_flush_denormal(True)
         hparams_file, overrides = with_base(hparams_file, overrides)
         with open(hparams_file, encoding="utf-8") as file:
             hparams = load_hyperpyyaml(file, overrides)
@@ -194,13 +193,14 @@ def main(argv):
             sb.utils.train_logger.TensorboardLogger(folder / "tensorboard")
         )
     with one_line_errors((CheckpointError, NonFiniteLossError, ShardError)):
-        brain.fit(
-            hparams["epoch_counter"],
-            train.train_set(brain, loaders["train"]),
-            data["valid"].dataset,
-            train_loader_kwargs=loaders["train"],
-            valid_loader_kwargs=loaders["valid"],
-        )
+        with denormals_as_zeros():
+            brain.fit(
+                hparams["epoch_counter"],
+                train.train_set(brain, loaders["train"]),
+                data["valid"].dataset,
+                train_loader_kwargs=loaders["train"],
+                valid_loader_kwargs=loaders["valid"],
+            )
         brain.evaluate(
             data["test"].dataset, min_key="loss", test_loader_kwargs=loaders["test"]
         )

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import ruamel.yaml
 import speechbrain as sb
-import torch
 from hyperpyyaml import load_hyperpyyaml
 from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.utils.data_pipeline import provides, takes
@@ -21,7 +20,11 @@ from speechbrain_vae.dataio.audio import load_entry
 from speechbrain_vae.dataio.dataset import batch_sampler
 from speechbrain_vae.dataio.manifests import read_manifests
 from speechbrain_vae.nonfinite import NamesNonFiniteLoss
-from speechbrain_vae.pretraining import prepare_corpus, seed_step
+from speechbrain_vae.pretraining import (
+    denormals_as_zeros,
+    prepare_corpus,
+    seed_step,
+)
 from speechbrain_vae.run_lock import hold_run_lock
 from speechbrain_vae.run_settings import refuse_other_settings
 
@@ -318,8 +321,6 @@ def make_brain(brain_class, hparams, run_opts, output_size, **recoverables):
     -------
     DownstreamBrain
     """
-    # Gradients that fade along a recurrent layer would take twice the time.
-    torch.set_flush_denormal(True)
     modules = dict(hparams["modules"])
     modules["model"] = hparams["model"](hparams["adapter"].output_size, output_size)
     recoverables["model"] = modules["model"]
@@ -372,13 +373,14 @@ def fit_and_test(brain, sets, test=True):
         }
         for split, dataset in sets.items()
     }
-    brain.fit(
-        hparams.epoch_counter,
-        sets["train"],
-        sets["valid"],
-        train_loader_kwargs=loaders["train"],
-        valid_loader_kwargs=loaders["valid"],
-    )
+    with denormals_as_zeros():
+        brain.fit(
+            hparams.epoch_counter,
+            sets["train"],
+            sets["valid"],
+            train_loader_kwargs=loaders["train"],
+            valid_loader_kwargs=loaders["valid"],
+        )
     best = brain.checkpointer.find_checkpoint(min_key=brain.metric).meta
     # Beside the statistics, SpeechBrain keeps two entries of its own there.
     own = ("unixtime", "end-of-epoch")

@@ -48,6 +48,31 @@ def seed_step(seed, epoch, step, rank=None):
 
 
 @register_checkpoint_hooks
+@contextlib.contextmanager
+def denormals_as_zeros():
+    """Take denormal numbers for zeros, as long as the context lasts.
+
+    Gradients that fade along a recurrent layer are denormal in the end; without this
+    its training step takes a CPU twice the time.
+
+    Example
+    -------
+    >>> tiny = torch.full((1,), 1e-40)
+    >>> with denormals_as_zeros():
+    ...     (tiny + tiny).item()
+    0.0
+    >>> (tiny + tiny).item() > 0
+    True
+    """
+    tiny = torch.full((1,), 1e-40)
+    before = (tiny + tiny).item() == 0
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(before)
+
+
 class Stopwatch:
     """Seconds of training, over all the processes of an interrupted run.
 

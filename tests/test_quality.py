@@ -31,6 +31,5 @@ def test_the_command_line_starts_without_the_packages_of_extras():
 
 
 def test_types_agree():
-    pytest.importorskip("mypy")
     status, output = said("-m", "mypy", "--no-error-summary")
     assert (status, output) == (0, "")

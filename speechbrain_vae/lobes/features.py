@@ -45,6 +45,9 @@ class LogMel(torch.nn.Module):
     [101, 51]
     """
 
+    mean: torch.Tensor
+    std: torch.Tensor
+
     def __init__(
         self,
         sample_rate: int = 16000,

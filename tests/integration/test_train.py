@@ -148,7 +148,7 @@ def test_features_are_the_same_before_and_after_export(tiny_export):
         (["--corpus", "libirspeech"], "librispeech"),
         (["--data_folder", "/elsewhere"], "duplicate key"),
         (["--batch_secnods", "3"], "batch_secnods"),
-        (["--normalisation", "speaker"], "utterance, global, none"),
+        (["--normalisation", "speaker"], "utterance, shrunk, global, none"),
     ],
 )
 def test_what_a_user_can_get_wrong_ends_in_one_line(options, message, tmp_path):

@@ -17,7 +17,7 @@ RATE, BANDS, HOP = 8000, 12, 80
 
 def log_mel(normalisation):
     features = LogMel(RATE, BANDS, normalisation=normalisation)
-    if normalisation == "global":
+    if features.needs_statistics:
         features.set_statistics(torch.full((BANDS,), -20.0), torch.full((BANDS,), 9.0))
     return features
 
