@@ -100,12 +100,16 @@ def table(args, rows):
         [
             "# Low precision",
             "",
-            f"Layer `{args.layer}` of {Path(args.export).parent.name}, corpus "
-            f"{args.corpus}: the linear CTC probe, trained for {args.epochs} epochs on "
+            f"Layer `{args.layer}` of an export: the linear CTC probe, trained for "
+            f"{args.epochs} epochs on "
             "features in fp32, on test features of each precision; and the cosine of "
             "features and those in fp32, mean over frames of 20 test utterances. "
-            "Speeds are in [throughput.md](throughput.md). Written by "
-            "`benchmarks/low_precision.py`.",
+            "Speeds are in [throughput.md](throughput.md).",
+            "",
+            "```",
+            f"python benchmarks/low_precision.py {args.export} --layer {args.layer} "
+            f"--corpus {args.corpus} --data_folder D --epochs {args.epochs}",
+            "```",
             "",
             "| precision | PER | cosine |",
             "|---|---|---|",
