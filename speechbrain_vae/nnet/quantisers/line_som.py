@@ -5,6 +5,9 @@ import torch
 from speechbrain_vae.nnet.quantisers.kmeans import sums_by_code
 from speechbrain_vae.nnet.quantisers.nearest import nearest_indices
 
+BLOCK = 256
+"""Rows of neighbourhood weights at a time."""
+
 
 def line_som(
     x: torch.Tensor,
@@ -57,19 +60,27 @@ def line_som(
         )
     x = x.detach().float()
     codes = _principal_line(x, codebook_size)
-    line = torch.arange(codebook_size, device=x.device, dtype=x.dtype)
-    squares = (line.unsqueeze(1) - line).square()
     widest = max(codebook_size / 4, width)
     for step in range(iterations + settle):
         done = min(step / max(iterations - 1, 1), 1.0)
         now = widest * (width / widest) ** done
-        pull = torch.exp(squares / (-2 * now**2))
         sums, counts = sums_by_code(x, nearest_indices(x, codes), codebook_size)
-        weights = pull @ counts
-        means = (pull @ sums) / weights.clamp(min=1e-30).unsqueeze(1)
+        pulled = _smoothed(torch.cat([sums, counts.unsqueeze(1)], 1), now)
+        sums, weights = pulled[:, :-1], pulled[:, -1:]
         # Far from every frame, a mean of next to nothing is no place for a code.
-        codes = torch.where(weights.unsqueeze(1) > 1e-6, means, codes)
+        codes = torch.where(weights > 1e-6, sums / weights.clamp(min=1e-30), codes)
     return codes
+
+
+def _smoothed(values, width):
+    """Sums over all rows of [K, C], weighted by how near they are in index."""
+    line = torch.arange(len(values), device=values.device, dtype=values.dtype)
+    # In blocks of rows: [K, K] weights of a large codebook would not fit a cache.
+    blocks = [
+        (block.unsqueeze(1) - line).square_().div_(-2 * width**2).exp_() @ values
+        for block in line.split(BLOCK)
+    ]
+    return torch.cat(blocks)
 
 
 def _principal_line(x, codebook_size):
