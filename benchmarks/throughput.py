@@ -43,7 +43,7 @@ from speechbrain_vae.export import write_export
 from speechbrain_vae.inference import FeatureEncoder
 from speechbrain_vae.inference.precision import PRECISIONS
 from speechbrain_vae.lobes.features import LogMel
-from speechbrain_vae.pretraining import one_line_errors
+from speechbrain_vae.pretraining import feature_statistics, one_line_errors
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = ("ae", "vae", "vqvae", "sfvq", "predictive_vae", "apc")
@@ -101,6 +101,8 @@ def measure_model(name, device, threads, work, quick):
     seconds = (12 if quick else 40) * hparams["batch_seconds"]
     entries = first_seconds(entries, seconds)
     feats = open_features(entries, features, work / "cache")
+    if features.needs_statistics:
+        features.set_statistics(*feature_statistics(feats, entries))
     dataset = feature_dataset(entries, feats)
     options = (hparams["batch_seconds"], hparams["num_buckets"], hparams["seed"])
     loader = make_dataloader(
