@@ -47,7 +47,6 @@ def seed_step(seed, epoch, step, rank=None):
     torch.manual_seed(hash((seed, position, rank)) % 2**63)
 
 
-@register_checkpoint_hooks
 @contextlib.contextmanager
 def denormals_as_zeros():
     """Take denormal numbers for zeros, as long as the context lasts.
@@ -73,6 +72,7 @@ def denormals_as_zeros():
         torch.set_flush_denormal(before)
 
 
+@register_checkpoint_hooks
 class Stopwatch:
     """Seconds of training, over all the processes of an interrupted run.
 
