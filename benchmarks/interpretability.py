@@ -22,6 +22,7 @@ from pathlib import Path
 
 import torch
 from frames import DATA_FOLDER
+from markdown_table import table_row
 from quantiser_order import train_curve
 
 from speechbrain_vae.analysis.code_statistics import code_counts
@@ -182,13 +183,9 @@ def bars(rows, name):
 
 def markdown(rows):
     """The rows as a Markdown table."""
-    lines = [
-        "| codebook | " + " | ".join(COLUMNS) + " |",
-        "|---" * (len(COLUMNS) + 1) + "|",
-    ]
+    lines = [table_row(("codebook", *COLUMNS)), "|---" * (len(COLUMNS) + 1) + "|"]
     for name, row in rows.items():
-        cells = (f"{row[column]:.3g}" for column in COLUMNS)
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+        lines.append(table_row((name, *(f"{row[c]:.3g}" for c in COLUMNS))))
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""Recipes as modules, so that a benchmark can call them in its own process."""
+"""Recipes as modules, for a benchmark or a test to call in its own process."""
 
 import importlib.util
 from pathlib import Path

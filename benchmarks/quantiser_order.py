@@ -23,6 +23,7 @@ from pathlib import Path
 
 import torch
 from frames import load_frames
+from markdown_table import table_row
 from sklearn.cluster import KMeans
 
 from speechbrain_vae.analysis.codebook_order import (
@@ -233,14 +234,14 @@ def order_rows(splits, size=256, seeds=3, only=None, quick=False):
 def markdown(rows):
     """The rows as a Markdown table; printed while they come."""
     columns = ("method", *COLUMNS, "cpu_seconds")
-    yield "| " + " | ".join(columns) + " |"
+    yield table_row(columns)
     yield "|---" * len(columns) + "|"
     for row in rows:
         cells = [row["method"]]
         for column in columns[1:]:
             digits = {"mse": 4, "curve": 4, "perplexity": 0, "cpu_seconds": 0}
             cells.append(f"{row[column]:.{digits.get(column, 3)}f}")
-        yield "| " + " | ".join(cells) + " |"
+        yield table_row(cells)
 
 
 def main():

@@ -175,14 +175,3 @@ def mixture(arguments):
             "perplexity": round(statistics.mean(load), 1),
             "MSE": round(statistics.mean(errors), 4),
         }
-
-
-def order(arguments):
-    """Rows of benchmarks/quantiser_order.py."""
-    from quantiser_order import order_rows
-
-    splits = load_frames(arguments.data_folder, arguments.cache)
-    for row in order_rows(splits, quick=arguments.quick):
-        yield {
-            k: round(v, 4) if isinstance(v, float) else str(v) for k, v in row.items()
-        }

@@ -1,4 +1,4 @@
-"""Every bar of the quantisers, measured: speed, memory, distortion, usage, order.
+"""The bars of the quantisers, measured: speed, memory, distortion, usage.
 
     python benchmarks/quantisers.py [--data_folder D] [--only speed memory ...]
 
@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 from machine import processor
+from markdown_table import table_row
 
 HERE = Path(__file__).resolve().parent
 
@@ -85,13 +86,6 @@ SECTIONS = (
         "frames, share of codes used on 100,000 others, mean over 3 seeds. "
         "Bar: VectorQuantizer .95.",
     ),
-    Section(
-        "order",
-        "quantiser_quality:order",
-        "Order at equal distortion, K = 256",
-        "See benchmarks/quantiser_order.py. Bar: SpaceFillingVQ with a topographic "
-        "error below .35 at an MSE of at most .185.",
-    ),
 )
 
 
@@ -100,9 +94,8 @@ def markdown(section, result):
     rows = result["rows"]
     columns = list(rows[0])
     lines = [f"## {section.title}", "", section.note, ""]
-    lines += ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
-    for row in rows:
-        lines.append("| " + " | ".join(_cell(row.get(c)) for c in columns) + " |")
+    lines += [table_row(columns), "|---" * len(columns) + "|"]
+    lines += [table_row(_cell(row.get(c)) for c in columns) for row in rows]
     lines += ["", f"{result['machine']}; `{result['command']}`", ""]
     return "\n".join(lines)
 
@@ -142,7 +135,10 @@ def main():
             continue
         kept.write_text(json.dumps(results, indent=1))
         tables = [markdown(s, results[s.name]) for s in SECTIONS if s.name in results]
-        head = "# Quantisers\n\nMade by `python benchmarks/quantisers.py`.\n"
+        head = (
+            "# Quantisers\n\nMade by `python benchmarks/quantisers.py`; the order of "
+            "the codebook is in [quantiser_order.md](quantiser_order.md).\n"
+        )
         arguments.output.with_suffix(".md").write_text("\n".join([head, *tables]))
 
 

@@ -4,10 +4,10 @@ import gzip
 
 import pytest
 
+from benchmarks.loading import RECIPES, load_recipe
 from speechbrain_vae.analysis.alignments import read_alignment
 from speechbrain_vae.analysis.forced_alignment import differences
 
-from .loading import RECIPES, load_recipe
 from .tone_corpus import PHONES, SENTENCES, results, tone_corpus
 
 recipe = load_recipe("Align")

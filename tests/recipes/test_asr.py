@@ -7,10 +7,10 @@ import pytest
 import sentencepiece
 import torch
 
+from benchmarks.loading import RECIPES, load_recipe
 from speechbrain_vae.dataio.text import train_units
 from speechbrain_vae.export import read_export
 
-from .loading import RECIPES, load_recipe
 from .tone_corpus import results, tone_corpus
 
 recipe = load_recipe("ASR")

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from .loading import RECIPES, load_recipe
+from benchmarks.loading import RECIPES, load_recipe
+
 from .tone_corpus import results
 
 recipe = load_recipe("Digits")

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from benchmarks.loading import RECIPES, load_recipe
 from speechbrain_vae.export import read_export
 
-from .loading import RECIPES, load_recipe
 from .tone_corpus import results, tone_corpus
 
 recipe = load_recipe("PhoneRecognition")

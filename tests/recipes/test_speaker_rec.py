@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from benchmarks.loading import RECIPES, load_recipe
 from speechbrain_vae.lobes.front_ends import FrontEnd
 
-from .loading import RECIPES, load_recipe
 from .tone_corpus import results
 
 recipe = load_recipe("SpeakerRec")
