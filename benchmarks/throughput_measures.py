@@ -51,6 +51,18 @@ def seconds_of(call, now, budget, least=3):
     return sorted(taken)[len(taken) // 2]
 
 
+def medians_in_turn(calls, now, budget, least=5):
+    """Median seconds of calls that take turns: all see the same machine."""
+    taken, start = [], now()
+    while len(taken) < least or now() - start < budget:
+        taken.append([])
+        for call in calls:
+            before = now()
+            call()
+            taken[-1].append(now() - before)
+    return [sorted(each)[len(each) // 2] for each in zip(*taken, strict=True)]
+
+
 class _Products(TorchDispatchMode):
     """Collects the sizes (M, K, N) of the matrix products of what runs inside."""
 
@@ -74,13 +86,22 @@ class _Products(TorchDispatchMode):
         self.sizes[size] = self.sizes.get(size, 0) + 2 * size[0] * size[1] * size[2]
 
 
-def matmul_rate(step, device, now, shapes=5):
-    """Best rate, in FLOP/s, of the largest products that a step is made of."""
+def best_product(step, device, now, shapes=5):
+    """The matrix product of the best rate, of the largest that a step is made of.
+
+    Returns
+    -------
+    flops : float
+        Of one call.
+    call : callable
+    shape : tuple of int
+        (M, K, N)
+    """
     with _Products() as products:
         step()
-    largest = sorted(products.sizes, key=products.sizes.get, reverse=True)[:shapes]
-    rates = []
-    for m, k, n in largest:
+    candidates = []
+    for size in sorted(products.sizes, key=products.sizes.get, reverse=True)[:shapes]:
+        m, k, n = size
         a = torch.randn(m, k, device=device)
         b = torch.randn(k, n, device=device)
 
@@ -88,8 +109,9 @@ def matmul_rate(step, device, now, shapes=5):
             for _ in range(10):
                 torch.mm(a, b)
 
-        rates.append(20 * m * k * n / seconds_of(several, now, 0.2))
-    return max(rates), largest[rates.index(max(rates))]
+        rate = 20 * m * k * n / seconds_of(several, now, 0.2)
+        candidates.append((rate, 20 * m * k * n, several, size))
+    return max(candidates, key=lambda candidate: candidate[0])[1:]
 
 
 def step_flops(step):
@@ -178,10 +200,13 @@ def measure_training(trainer, loader, frame_shift, threads, budget):
         for batch in batches:
             trainer.step(batch)
 
+    # The same batches for both: those of an epoch differ in size.
     flops = step_flops(all_steps) / len(batches)
-    rate, shape = matmul_rate(lambda: trainer.step(batches[0]), trainer.device, now)
-    # The same batches as the FLOPs: those of an epoch differ in size.
-    each = seconds_of(all_steps, now, 0, least=2) / len(batches)
+    product_flops, product, shape = best_product(
+        lambda: trainer.step(batches[0]), trainer.device, now
+    )
+    each, seconds = medians_in_turn((all_steps, product), now, budget)
+    rate, each = product_flops / seconds, each / len(batches)
     return result | {
         "gflop_per_step": flops / 1e9,
         "matmul_gflops": rate / 1e9,

@@ -72,10 +72,10 @@ class ConvBlock(torch.nn.Module):
                 self.pointwise = weight_norm(self.pointwise)
 
     def forward(self, x: torch.Tensor, mask: torch.Tensor):
-        # x: [B, C, T], mask: [B, 1, T]
-        h = self.wide(self.norm(x, mask) * mask)
+        # x: [B, C, T], zero on padding; mask: [B, 1, T]
+        h = self.wide(self.norm(x, mask))
         h = self.pointwise(self.dropout(self.activation(h)))
-        return (x + h if self.residual else h) * mask
+        return torch.addcmul(x, h, mask) if self.residual else h * mask
 
 
 class ConvStack(torch.nn.Module):

@@ -1,4 +1,4 @@
-"""Normalisation layers that ignore padding, on [B, C, T]."""
+"""Normalisation layers that ignore padding and keep it at zero, on [B, C, T]."""
 
 import torch
 
@@ -10,13 +10,13 @@ class FrameLayerNorm(torch.nn.LayerNorm):
 
     Example
     -------
-    >>> FrameLayerNorm(8)(torch.randn(2, 8, 5), None).shape
+    >>> FrameLayerNorm(8)(torch.randn(2, 8, 5), torch.ones(2, 1, 5)).shape
     torch.Size([2, 8, 5])
     """
 
     def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
-        # x: [B, C, T]
-        return super().forward(x.transpose(1, 2)).transpose(1, 2)
+        # x: [B, C, T], mask: [B, 1, T]
+        return super().forward(x.transpose(1, 2)).transpose(1, 2) * mask
 
 
 class MaskedBatchNorm(torch.nn.Module):
@@ -60,14 +60,14 @@ class MaskedBatchNorm(torch.nn.Module):
         else:
             mean, var = self.running_mean, self.running_var
         scale = self.weight * torch.rsqrt(var + 1e-5)
-        return x * scale[:, None] + (self.bias - mean * scale)[:, None]
+        return (x * scale[:, None] + (self.bias - mean * scale)[:, None]) * mask
 
 
 class NoNorm(torch.nn.Module):
     """The identity, with the call of the other normalisations."""
 
     def forward(self, x: torch.Tensor, mask: torch.Tensor):
-        # x: [B, C, T]
+        # x: [B, C, T], zero on padding
         return x
 
 
