@@ -5,8 +5,8 @@
 >     --corpus speechocean762 --data_folder D
 
 writes ``alignment.tsv.gz``. A BiLSTM learns the phones of the train set with CTC, whose
-peaks say roughly where they are. A second one, for frames of 10 ms, learns the states
-of phones there, is aligned, learns from its own alignment, and so on.
+peaks say roughly where they are. A network that sees windows of frames learns the
+states of phones there, is aligned, learns from its own alignment, and so on.
 """
 
 import json
@@ -130,8 +130,9 @@ class Aligner:
         changes = {"output_folder": str(self.folder / f"round{number}")}
         if number:
             changes["number_of_epochs"] = self.hparams["frame_epochs"]
-            changes["frame_shift"] = self.hparams["front_end"].frame_shift
         hparams, run_opts = open_experiment(self.argv, **changes)
+        if number:
+            hparams["model"] = hparams["frame_model"]
         states = States(self.said, **({} if number else {"per_phone": 1}))
         targets, prior = self.targets(states, spans)
         entries = {

@@ -19,7 +19,7 @@ SILENCE = 0
 PER_PHONE = 3
 """States of a phone, as Kaldi's topology has it: its beginning, middle and end."""
 
-REACH = 0.1
+REACH = 0.05
 """How far a phone reaches from its CTC peak at most, in seconds, in a first guess."""
 
 COLUMNS = ("utt", "start_s", "end_s", "phone", "speaker")

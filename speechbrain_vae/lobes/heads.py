@@ -7,7 +7,12 @@ Each is built from the size of its input and of its output and called with
 import torch
 from speechbrain.lobes.models.Xvector import Xvector
 
-from speechbrain_vae.lobes.encoders import Encoder, RecurrentEncoder, pad_to_stride
+from speechbrain_vae.lobes.encoders import (
+    ConvEncoder,
+    Encoder,
+    RecurrentEncoder,
+    pad_to_stride,
+)
 
 
 class FrameClassifier(torch.nn.Module):
@@ -93,6 +98,63 @@ class FrameClassifier(torch.nn.Module):
             x, lengths = self.frames(x, lengths), self.frames.output_lengths(x, lengths)
         logits = self.output(self.encoder(x, lengths))
         return logits, self.encoder.output_lengths(x, lengths)
+
+
+class WindowClassifier(torch.nn.Module):
+    """Logits of every frame, from the frames around it and no others.
+
+    Where a recurrent network may answer late or early, this one can only say what it
+    sees: times that are learned with it are those of the sound.
+
+    Arguments
+    ---------
+    input_size : int
+        Size D of a frame.
+    output_size : int
+        Number of classes.
+    hidden_size : int
+        Size of the hidden layers.
+    blocks : int
+        Residual blocks of two layers each.
+    context : int
+        Frames that it sees on either side.
+    dropout : float
+        Probability of dropping an activation of a block.
+
+    Example
+    -------
+    >>> model = WindowClassifier(16, 40, hidden_size=8, context=2)
+    >>> x, lengths = torch.randn(2, 11, 16), torch.tensor([1.0, 0.5])
+    >>> model(x, lengths)[0].shape
+    torch.Size([2, 11, 40])
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        output_size: int,
+        hidden_size: int = 256,
+        blocks: int = 2,
+        context: int = 4,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.encoder = ConvEncoder(
+            input_size,
+            hidden_size,
+            blocks,
+            stride=1,
+            stem_kernel_size=2 * context + 1,
+            kernel_size=1,
+            dropout=dropout,
+        )
+        self.output = torch.nn.Linear(hidden_size, output_size)
+
+    def forward(
+        self, x: torch.Tensor, lengths: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Logits [B, T, output_size] of frames [B, T, D], and their lengths."""
+        return self.output(self.encoder(x, lengths)), lengths
 
 
 class FrameMean(Encoder):

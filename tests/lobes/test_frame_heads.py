@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from speechbrain_vae.lobes.conformer_head import ConformerClassifier
-from speechbrain_vae.lobes.heads import FrameClassifier
+from speechbrain_vae.lobes.heads import FrameClassifier, WindowClassifier
 
 SMALL = {"hidden_size": 8, "num_layers": 2}
 HEADS = {
@@ -41,3 +41,14 @@ def test_a_linear_layer_is_a_probe_of_the_mean_of_its_frames():
 def test_a_conformer_refuses_a_size_that_its_heads_cannot_share():
     with pytest.raises(ValueError, match="hidden_size=10 with num_heads=4"):
         ConformerClassifier(6, 5, hidden_size=10)
+
+
+def test_a_window_classifier_sees_its_window_and_no_more():
+    torch.manual_seed(0)
+    model = WindowClassifier(4, 3, hidden_size=8, context=2).eval()
+    for block in model.encoder.stack.blocks:
+        torch.nn.init.normal_(block.pointwise.weight)
+    x = torch.randn(1, 11, 4, requires_grad=True)
+    model(x)[0][0, 5].sum().backward()
+    seen = x.grad.abs().sum(-1)[0] > 0
+    assert seen.tolist() == [3 <= frame <= 7 for frame in range(11)]
