@@ -43,12 +43,7 @@ def _wall(device):
 def seconds_of(call, now, budget, least=3):
     """Median seconds of a call, repeated for about ``budget`` seconds."""
     call()
-    taken, start = [], now()
-    while len(taken) < least or now() - start < budget:
-        before = now()
-        call()
-        taken.append(now() - before)
-    return sorted(taken)[len(taken) // 2]
+    return medians_in_turn((call,), now, budget, least)[0]
 
 
 def medians_in_turn(calls, now, budget, least=5):
