@@ -6,7 +6,11 @@ import torch
 
 from speechbrain_vae.nnet.quantisers.base import Quantiser
 from speechbrain_vae.nnet.quantisers.codebook import Codebook
+from speechbrain_vae.nnet.quantisers.nearest import score_blocks
 from speechbrain_vae.nnet.quantisers.vector import codes_or_zero
+
+BLOCK_BYTES = 2 * 2**20
+"""Of the logits of a block; the gradient holds six matrices of this size."""
 
 
 class GumbelVQ(Quantiser):
@@ -95,11 +99,6 @@ class GumbelVQ(Quantiser):
         done = (self.step / self.anneal_steps).clamp(max=1.0)
         return first * (last / first) ** done
 
-    def logits(self, x, codes):
-        """Logits [N, K] of frames [N, D] for codes [K, D], up to a constant a frame."""
-        closeness = 2 * x @ codes.T - codes.square().sum(1)
-        return self.log_precision.exp() * closeness
-
     def quantise(self, x: torch.Tensor):
         """See :meth:`Quantiser.quantise`."""
         # x [N, D]
@@ -107,26 +106,21 @@ class GumbelVQ(Quantiser):
             self.codebook.start(x)
         # A copy: reviving a code must not change what the gradient is taken of.
         codes = self.codebook.weight.clone()
-        logits = self.logits(x, codes)
-        probabilities = logits.softmax(1)
         temperature = self.current_temperature()
         stats = {"temperature": temperature}
+        seed = None
         if self.training:
             self.step += 1
             if self.noise:
-                # Clamped away from 0 and 1, where the noise would be infinite.
-                uniform = torch.rand_like(logits).clamp_(1e-9, 1 - 1e-7)
-                logits = logits - uniform.log_().neg_().log_()
-        indices = logits.detach().argmax(1)
-        hard = torch.nn.functional.one_hot(indices, self.codebook_size).to(x.dtype)
-        soft = (logits / temperature).softmax(1)
-        latent = (hard + soft - soft.detach()) @ codes
+                seed = int(torch.randint(2**62, ()))
+        latent, mass, indices, nearest = SampledCodes.apply(
+            x, codes, self.log_precision.exp(), temperature, seed
+        )
         features = latent
         if self.training:
-            nearest = probabilities.detach().argmax(1)
             features = codes[nearest]
             stats["revived_codes"] = self.codebook.update(x, nearest)
-        loss = self.diversity * (math.log(self.codebook_size) - _entropy(probabilities))
+        loss = self.diversity * (math.log(len(codes)) - _entropy(mass, len(x)))
         return latent, features, indices.unsqueeze(1), loss, stats
 
     def lookup(self, indices: torch.Tensor):
@@ -134,9 +128,89 @@ class GumbelVQ(Quantiser):
         return codes_or_zero(self.codebook.weight, indices.squeeze(-1))
 
 
-def _entropy(probabilities):
-    # [N, K]; an empty batch has the entropy of no information: log K.
-    if len(probabilities) == 0:
-        return math.log(probabilities.shape[1]) + probabilities.sum()
-    mean = probabilities.mean(0)
+class SampledCodes(torch.autograd.Function):
+    """Codes by logits and noise, with the gradient of a softmax.
+
+    Call ``SampledCodes.apply(x, codes, precision, temperature, seed)`` with x [N, D],
+    codes [K, D], two scalar tensors, and the seed of the Gumbel noise or None for none.
+    It returns the codes of the largest noisy logits [N, D], the sum over frames of the
+    probabilities of the codes [K], and the indices [N] with noise and without.
+
+    With logits l = -precision |x - c|^2 and noise g, the gradient of what is returned
+    first is that of the codes chosen and of softmax((l + g) / temperature) times the
+    codes held fixed. Frames go in blocks; N x K logits and noise are not kept for the
+    gradient but made again.
+
+    Example
+    -------
+    >>> x, codes = torch.zeros(1, 2, requires_grad=True), torch.eye(2)
+    >>> one = torch.tensor(1.0)
+    >>> latent, mass, *_ = SampledCodes.apply(x, codes, one, one, None)
+    >>> latent[0, 0].backward()
+    >>> latent.tolist(), mass.tolist(), x.grad.tolist()
+    ([[1.0, 0.0]], [0.5, 0.5], [[0.5, -0.5]])
+    """
+
+    @staticmethod
+    def forward(ctx, x, codes, precision, temperature, seed):
+        """See the class."""
+        # x [N, D], codes [K, D]
+        mass = torch.zeros_like(codes[:, 0])
+        indices, nearest = torch.empty(2, len(x), dtype=torch.long, device=x.device)
+        for rows, _, scores in score_blocks(x, codes, BLOCK_BYTES):
+            logits = scores.mul_(-2 * precision)
+            nearest[rows] = logits.argmax(1)
+            mass += logits.softmax(1).sum(0)
+            indices[rows] = _add_noise(logits, seed, rows).argmax(1)
+        ctx.save_for_backward(x, codes, precision, temperature, indices)
+        ctx.seed = seed
+        ctx.mark_non_differentiable(indices, nearest)
+        return codes.index_select(0, indices), mass, indices, nearest
+
+    @staticmethod
+    def backward(ctx, grad_latent, grad_mass, *_):
+        """Gradients of the frames, of the codes and of the precision."""
+        x, codes, precision, temperature, indices = ctx.saved_tensors
+        centred = codes - codes.mean(0)
+        grad_x = torch.empty_like(x)
+        grad_codes = torch.zeros_like(codes).index_add_(0, indices, grad_latent)
+        grad_precision = torch.zeros_like(precision)
+        for rows, frames, scores in score_blocks(x, codes, BLOCK_BYTES):
+            # Up to a constant a frame, to which a softmax is blind.
+            closeness = scores.mul_(-2)
+            logits = precision * closeness
+            grad = _through_softmax(logits.softmax(1), grad_mass)
+            soft = _add_noise(logits, ctx.seed, rows).div_(temperature).softmax(1)
+            upstream = (grad_latent[rows] / temperature) @ centred.t()
+            grad += _through_softmax(soft, upstream)
+            grad_precision += (grad * closeness).sum()
+            grad *= 2 * precision
+            torch.mm(grad, centred, out=grad_x[rows])
+            grad_codes.addmm_(grad.t(), frames)
+            grad_codes.addcmul_(grad.sum(0).unsqueeze(1), centred, value=-1)
+        return grad_x, grad_codes, grad_precision, None, None
+
+
+def _add_noise(logits, seed, rows):
+    """Gumbel noise of its own for each block, in place."""
+    if seed is None:
+        return logits
+    generator = torch.Generator(logits.device).manual_seed(seed + rows.start)
+    uniform = torch.rand(logits.shape, generator=generator, device=logits.device)
+    # Clamped away from 0 and 1, where the noise would be infinite.
+    uniform.clamp_(1e-9, 1 - 1e-7)
+    return logits.sub_(uniform.log_().neg_().log_())
+
+
+def _through_softmax(probabilities, upstream):
+    """Gradient of logits, from that of their softmax."""
+    weighted = probabilities * upstream
+    return weighted.addcmul_(probabilities, weighted.sum(1, keepdim=True), value=-1)
+
+
+def _entropy(mass, number):
+    # [K]; an empty batch has the entropy of no information: log K.
+    if number == 0:
+        return math.log(len(mass)) + mass.sum()
+    mean = mass / number
     return -torch.xlogy(mean, mean).sum()

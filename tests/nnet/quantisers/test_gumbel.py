@@ -6,7 +6,8 @@ import math
 import pytest
 import torch
 
-from speechbrain_vae.nnet.quantisers.gumbel import GumbelVQ
+from speechbrain_vae.nnet.quantisers import gumbel
+from speechbrain_vae.nnet.quantisers.gumbel import GumbelVQ, SampledCodes
 
 
 def started(*sizes, **options):
@@ -64,6 +65,38 @@ def test_the_gradient_is_that_of_the_softmax():
     soft = (logits(quantiser, plain) / 0.7).softmax(-1) @ codes
     (soft * upstream).sum().backward()
     torch.testing.assert_close(x.grad, plain.grad)
+
+
+def dense(x, codes, precision, temperature, noise):
+    """What SampledCodes does, with all logits at once and the gradient by autograd."""
+    plain = -precision * torch.cdist(x, codes).square()
+    noisy = plain + noise
+    indices = noisy.argmax(1)
+    soft = (noisy / temperature).softmax(1)
+    latent = codes[indices] + (soft - soft.detach()) @ codes.detach()
+    return latent, plain.softmax(1).sum(0), indices, plain.argmax(1)
+
+
+@pytest.mark.parametrize("seed", [None, 5])
+@pytest.mark.parametrize("rows", [7, 50])
+def test_blocks_give_what_autograd_gives_of_all_logits_at_once(monkeypatch, rows, seed):
+    torch.manual_seed(0)
+    frames, size = 50, 6
+    monkeypatch.setattr(gumbel, "BLOCK_BYTES", 4 * size * rows)
+    noise = torch.zeros(frames, size)
+    for first in range(0, frames, rows):
+        part = slice(first, min(first + rows, frames))
+        gumbel._add_noise(noise[part], seed, part)
+    inputs = [torch.randn(frames, 3) + 2, torch.randn(size, 3) + 2, torch.tensor(0.7)]
+    up = torch.randn(frames, 3), torch.randn(size)
+    results = []
+    for draw, last in ((SampledCodes.apply, seed), (dense, noise)):
+        leaves = [value.clone().requires_grad_() for value in inputs]
+        out = draw(*leaves, torch.tensor(0.8), last)
+        torch.autograd.backward(out[:2], up)
+        results.append([*out, *(leaf.grad for leaf in leaves)])
+    for ours, expected in zip(*results, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_temperature_falls_geometrically_and_is_part_of_the_checkpoint():
