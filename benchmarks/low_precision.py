@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from hyperpyyaml import load_hyperpyyaml
 from loading import RECIPES, load_recipe
+from markdown_table import write_page
 
 from speechbrain_vae.dataio.feature_cache import ComputedFeatures
 from speechbrain_vae.dataio.manifests import read_manifests
@@ -134,7 +135,7 @@ def main():
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, one_line_errors():
         rows = phone_error_rates(args, Path(folder))
-    Path(args.out).write_text(table(args, rows))
+    write_page(args.out, table(args, rows))
 
 
 if __name__ == "__main__":

@@ -55,10 +55,10 @@ SECTIONS = (
         "speed",
         "quantiser_cost:speed",
         "Speed",
-        "CPU time, one thread, medians of interleaved rounds, float32, as multiples of "
-        "the floor of the same run: one addmm of [N, D] x [D, K], an argmin and a "
-        "gather. A step is forward, backward and codebook update. Bars: "
-        "VectorQuantizer step 1.5, SpaceFillingVQ step and eval 6.",
+        "CPU time, one thread, float32, as multiples of the floor: one addmm of "
+        "[N, D] x [D, K], an argmin and a gather. Medians of rounds in which the "
+        "method and the floor take turns. A step is forward, backward and codebook "
+        "update. Bars: VectorQuantizer step 1.5, SpaceFillingVQ step and eval 6.",
     ),
     Section(
         "memory",

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import torch
 from hyperpyyaml import resolve_references
+from markdown_table import write_page
 from ruamel.yaml import YAML
 from sklearn.cluster import MiniBatchKMeans
 
@@ -243,7 +244,7 @@ def main(argv):
     draw(rows, output.with_suffix(".png"))
     output.with_suffix(".json").write_text(json.dumps(rows, indent=1) + "\n")
     text = table(rows, chosen, arguments)
-    output.with_suffix(".md").write_text(text)
+    write_page(output.with_suffix(".md"), text)
     print(text)
 
 

@@ -21,6 +21,7 @@ import time
 from pathlib import Path
 
 import representation_tasks as tasks
+from markdown_table import write_page
 from representation_table import draw, table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -170,7 +171,7 @@ def main(argv):
         rows.setdefault(setup.name(feature), setup.facts(feature))[task] = result
     output = Path(arguments.output)
     output.with_suffix(".json").write_text(json.dumps(rows, indent=1) + "\n")
-    output.with_suffix(".md").write_text(table(rows, arguments))
+    write_page(output.with_suffix(".md"), table(rows, arguments))
     draw(rows, output.with_suffix(".png"))
     print(f"Wrote {output}.md, .json and .png")
 

@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from markdown_table import write_page
 
 from speechbrain_vae.analysis.retrieval import retrieval_scores
 from speechbrain_vae.analysis.word_search import (
@@ -163,7 +164,7 @@ def main(argv):
             print(f"{name}: MAP {scores['MAP']:.2f}", flush=True)
         output = Path(arguments.output)
         output.with_suffix(".json").write_text(json.dumps(rows, indent=1) + "\n")
-        output.with_suffix(".md").write_text(table(rows, arguments))
+        write_page(output.with_suffix(".md"), table(rows, arguments))
     print(f"Wrote {output}.md and .json")
 
 

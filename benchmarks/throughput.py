@@ -23,6 +23,7 @@ import soundfile
 import torch
 from hyperpyyaml import load_hyperpyyaml
 from machine import processor
+from markdown_table import write_page
 from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.dataio.dataloader import make_dataloader
 from throughput_measures import (
@@ -257,7 +258,7 @@ def main():
             results["streaming"] = measure_streaming(work, args.quick)
     results["cpu_seconds"] = cpu_seconds()
     Path(f"{args.out}.json").write_text(json.dumps(results, indent=1) + "\n")
-    Path(f"{args.out}.md").write_text(table(results))
+    write_page(f"{args.out}.md", table(results))
     print(table(results))
 
 
