@@ -213,4 +213,6 @@ def _entropy(mass, number):
     if number == 0:
         return math.log(len(mass)) + mass.sum()
     mean = mass / number
-    return -torch.xlogy(mean, mean).sum()
+    # A code far from all frames has no probability left in float32: 0 log 0 is zero,
+    # and so is what its gradient, which must be finite, is multiplied by.
+    return -(mean * mean.clamp(min=1e-30).log()).sum()

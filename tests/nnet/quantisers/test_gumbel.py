@@ -157,6 +157,18 @@ def test_one_or_two_codes_and_empty_batches_are_finite(size):
     assert quantiser(torch.randn(1, 20, 4), torch.zeros(1)).loss == 0
 
 
+def test_a_code_far_from_all_frames_leaves_gradients_finite():
+    torch.manual_seed(0)
+    quantiser = started(4, 8)
+    with torch.no_grad():
+        quantiser.codebook.weight[5] = 1e4
+    x = torch.randn(1, 20, 4, requires_grad=True)
+    out = quantiser(x)
+    (out.loss + out.latent.sum()).backward()
+    for leaf in (x, *quantiser.parameters()):
+        assert torch.isfinite(leaf.grad).all()
+
+
 def test_nan_names_the_module():
     with pytest.raises(ValueError, match=r"GumbelVQ\(dim=4"):
         GumbelVQ(4, 8)(torch.full((1, 2, 4), float("nan")))
