@@ -15,9 +15,9 @@ import torch
 
 from .dtw import angular_distances, subsequence_dtw, unit_frames
 
-NORMALISATIONS = ("none", "utterance", "whitened")
+NORMALISATIONS = ("none", "utterance", "whitened", "speaker")
 
-SHRINKAGE = 0.1
+SHRINKAGE = 0.3
 """Variance that whitening adds to every direction, of the mean over directions."""
 
 
@@ -123,7 +123,18 @@ class WordSearch:
     normalisation : str
         "none"; "utterance": zero mean and unit variance of each dimension over each
         utterance; "whitened": zero mean over each utterance, then decorrelated and
-        brought to like variances over all utterances that are searched.
+        brought to like variances over all utterances that are searched; "speaker": the
+        same over the utterances of each speaker, whose voices so become alike (Sun,
+        Feng and Saenko, "Return of frustratingly easy domain adaptation", AAAI 2016).
+    shrinkage : float
+        Variance that whitening adds to every direction, of the mean over directions.
+    speakers : mapping of str to str, optional
+        Who says each utterance, for "speaker".
+
+    Raises
+    ------
+    ValueError
+        An argument is out of range, or somebody's speaker is not known.
 
     Example
     -------
@@ -142,6 +153,8 @@ class WordSearch:
         frame_shift: float,
         first_frame: float = 0.0,
         normalisation: str = "none",
+        shrinkage: float = SHRINKAGE,
+        speakers=None,
     ) -> None:
         if normalisation not in NORMALISATIONS:
             raise ValueError(
@@ -150,6 +163,8 @@ class WordSearch:
             )
         if frame_shift <= 0:
             raise ValueError(f"frame_shift must be positive, in s; got {frame_shift}")
+        if shrinkage < 0:
+            raise ValueError(f"shrinkage must not be negative; got {shrinkage}")
         self.frame_shift = frame_shift
         self.first_frame = first_frame
         self.utterances = sorted(features)
@@ -162,7 +177,16 @@ class WordSearch:
         if normalisation == "utterance":
             frames = [_standardised(f) for f in frames]
         elif normalisation == "whitened":
-            frames = _whitened(frames)
+            frames = _whitened(frames, [""] * len(frames), shrinkage)
+        elif normalisation == "speaker":
+            unknown = [u for u in self.utterances if u not in (speakers or {})]
+            if unknown:
+                raise ValueError(
+                    f"normalisation 'speaker' has to know who says {unknown[0]!r}: "
+                    "give speakers, or use 'whitened'"
+                )
+            voices = [speakers[utt] for utt in self.utterances]
+            frames = _whitened(frames, voices, shrinkage)
         self.frames = unit_frames(torch.cat(frames))
         self._known: dict[tuple, torch.Tensor] = {}
         self._number = {utt: i for i, utt in enumerate(self.utterances)}
@@ -189,7 +213,9 @@ class WordSearch:
             self._known[key] = subsequence_dtw(cost, self.starts)[0]
         return self._known[key]
 
-    def find(self, utt: str, start: float, end: float, number: int = 10) -> list[Hit]:
+    def find(
+        self, utt: str, start: float, end: float, number: int = 10, without=()
+    ) -> list[Hit]:
         """The stretches most like a query, one an utterance, its own left out.
 
         Arguments
@@ -200,6 +226,8 @@ class WordSearch:
             The query, in seconds.
         number : int
             How many to find.
+        without : container of str
+            Other utterances to leave out.
 
         Returns
         -------
@@ -211,7 +239,8 @@ class WordSearch:
         order = torch.argsort(means, stable=True).tolist()
         hits: list[Hit] = []
         for index in order:
-            if self.utterances[index] == utt or len(hits) == number:
+            name = self.utterances[index]
+            if name == utt or name in without or len(hits) == number:
                 continue
             begin, last = int(self.starts[index]), int(ends[index])
             # The same path from its other end.
@@ -220,7 +249,7 @@ class WordSearch:
             edge = self.first_frame - self.frame_shift / 2
             hits.append(
                 Hit(
-                    self.utterances[index],
+                    name,
                     edge + self.frame_shift * (last - begin - length),
                     edge + self.frame_shift * (last - begin + 1),
                     float(means[index]),
@@ -259,14 +288,24 @@ def _standardised(frames):
     return (frames - frames.mean(0)) / torch.where(std > 1e-5, std, 1.0)
 
 
-def _whitened(utterances):
+def _whitened(utterances, groups, shrinkage):
+    """Frames of like variance in all directions, over the utterances of each group."""
     utterances = [frames - frames.mean(0) for frames in utterances]
-    frames = torch.cat(utterances)
-    values, vectors = torch.linalg.eigh((frames.T @ frames / len(frames)).double())
-    # Directions of little variance are mostly noise: they are not blown up fully.
-    floor = SHRINKAGE * values.mean() + 1e-12
-    scale = (vectors / (values.clamp(min=0) + floor).sqrt()).float()
-    return [frames @ scale for frames in utterances]
+    members = defaultdict(list)
+    for place, group in enumerate(groups):
+        members[group].append(place)
+    whitened = list(utterances)
+    for places in members.values():
+        frames = torch.cat([utterances[place] for place in places])
+        values, vectors = torch.linalg.eigh((frames.T @ frames / len(frames)).double())
+        # Directions of little variance are mostly noise: they are not blown up fully.
+        floor = shrinkage * values.mean() + 1e-12
+        scale = (values.clamp(min=0) + floor).rsqrt()
+        # The symmetric root turns no direction, so that those of groups stay together.
+        root = (vectors * scale @ vectors.T).float()
+        for place in places:
+            whitened[place] = utterances[place] @ root
+    return whitened
 
 
 def sounds_like(features) -> tuple[list[str], torch.Tensor]:

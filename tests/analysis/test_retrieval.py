@@ -5,6 +5,7 @@ import pytest
 import soundfile
 import torch
 
+from speechbrain_vae.analysis import word_search
 from speechbrain_vae.analysis.context import AnalysisContext, NotApplicable
 from speechbrain_vae.analysis.report import write_report
 from speechbrain_vae.analysis.retrieval import (
@@ -50,11 +51,42 @@ def corpus(noise=0.2, speakers="abcdef"):
 def test_words_that_sound_alike_are_found(normalisation):
     features, entries = corpus()
     words = spoken_words(entries)
-    search = WordSearch(features, SHIFT, normalisation=normalisation)
+    speakers = {utt: entry["spk_id"] for utt, entry in entries.items()}
+    search = WordSearch(features, SHIFT, normalisation=normalisation, speakers=speakers)
     scores = retrieval_scores(search, words, entries)
     assert scores["MAP"] > 90 and scores["P@N"] > 80
     assert scores["queries"] == len(words) == 36
     assert set(scores["words"]) == set(PATTERNS)
+
+
+def test_voices_become_alike():
+    torch.manual_seed(0)
+    features, entries = corpus(noise=0.3)
+    speakers = {utt: entry["spk_id"] for utt, entry in entries.items()}
+    # A voice stretches and turns what it says by a map of its own.
+    voices = {s: torch.eye(8) + 0.5 * torch.randn(8, 8) for s in set(speakers.values())}
+    voices = {s: voice @ voice.T for s, voice in voices.items()}
+    features = {utt: f @ voices[speakers[utt]] for utt, f in features.items()}
+    words = spoken_words(entries)
+    whitened, speaker = (
+        retrieval_scores(
+            WordSearch(features, SHIFT, 0.0, name, 0.01, speakers), words, entries
+        )
+        for name in ("whitened", "speaker")
+    )
+    assert speaker["MAP"] > whitened["MAP"] + 5
+
+
+def test_whitened_frames_have_the_variance_of_all_directions():
+    torch.manual_seed(0)
+    features = {utt: torch.randn(400, 3) @ torch.randn(3, 3) for utt in "abcd"}
+    speakers = dict(zip("abcd", "xxyy", strict=True))
+    groups = [speakers[utt] for utt in sorted(features)]
+    frames = word_search._whitened([features[u] for u in "abcd"], groups, 0.0)
+    for pair in (frames[:2], frames[2:]):
+        torch.testing.assert_close(
+            torch.cat(pair).T.cov(correction=0), torch.eye(3), atol=1e-3, rtol=0
+        )
 
 
 def test_noise_is_found_as_chance_has_it():
@@ -68,8 +100,9 @@ def test_noise_is_found_as_chance_has_it():
         runs.append(
             retrieval_scores(WordSearch(noise, SHIFT), spoken_words(entries), entries)
         )
-    chance = runs[0]["chance"]
-    assert np.mean([run["MAP"] for run in runs]) == pytest.approx(chance, abs=3)
+    for score, chance in (("MAP", "chance"), ("P@N", "chance_P@N")):
+        mean = np.mean([run[score] for run in runs])
+        assert mean == pytest.approx(runs[0][chance], abs=3)
 
 
 def test_chance_is_the_mean_over_all_orders():
@@ -88,7 +121,8 @@ def test_the_utterance_of_the_query_and_its_speaker_are_not_ranked():
     with pytest.raises(ValueError, match="said by anybody else"):
         retrieval_scores(search, words, entries)
     assert retrieval_scores(search, words, entries, same_speaker=True)["queries"] == 2
-    assert "a0" not in {hit.utt for hit in search.find("a0", 0.1, 0.18, number=99)}
+    found = search.find("a0", 0.1, 0.18, number=99, without={"a2"})
+    assert {hit.utt for hit in found} == set(features) - {"a0", "a2"}
 
 
 def test_a_hit_says_when_the_word_was_said():
@@ -115,7 +149,11 @@ def test_rare_words_are_no_queries():
 def test_errors_say_what_is_wrong():
     features, _ = corpus(speakers="a")
     with pytest.raises(ValueError, match="normalisation must be one of"):
-        WordSearch(features, SHIFT, normalisation="speaker")
+        WordSearch(features, SHIFT, normalisation="voice")
+    with pytest.raises(ValueError, match="who says 'a1'"):
+        WordSearch(features, SHIFT, normalisation="speaker", speakers={"a0": "a"})
+    with pytest.raises(ValueError, match="shrinkage must not be negative"):
+        WordSearch(features, SHIFT, shrinkage=-1)
     search = WordSearch(features, SHIFT)
     with pytest.raises(ValueError, match="'z' is not among those"):
         search.distances("z", 0.0, 0.1)
