@@ -53,6 +53,9 @@ from speechbrain_vae.run_settings import with_base
 
 logger = logging.getLogger("speechbrain_vae.train")
 
+KEPT = ("loss", "reconstruction_mse", "index_mse")
+"""Numbers of the validation that a checkpoint knows and the report gives."""
+
 
 class AutoencoderBrain(NamesNonFiniteLoss, sb.Brain):
     """Trains any autoencoder of :mod:`speechbrain_vae.lobes.autoencoder`."""
@@ -77,8 +80,16 @@ class AutoencoderBrain(NamesNonFiniteLoss, sb.Brain):
         model = self.hparams.autoencoder
         _, target, mask = model.target(feats, lengths)
         code_lengths = model.encoder.output_lengths(feats, lengths)
-        mean = model.decode(output.bottleneck.features, code_lengths, feats.shape[1])
-        return {"reconstruction_mse": mean_error(mean, target, mask)}
+        codes = {"reconstruction_mse": output.bottleneck.features}
+        if output.bottleneck.indices is not None:
+            # Of a curve, features say more than the indices that bitrates count.
+            lookup = model.bottleneck.quantiser.lookup
+            codes["index_mse"] = lookup(output.bottleneck.indices)
+        means = {
+            name: model.decode(code, code_lengths, feats.shape[1])
+            for name, code in codes.items()
+        }
+        return {name: mean_error(mean, target, mask) for name, mean in means.items()}
 
     def on_fit_start(self):
         """Resume where there is something to resume, and time the training."""
@@ -138,11 +149,8 @@ class AutoencoderBrain(NamesNonFiniteLoss, sb.Brain):
             log.log_stats({"epoch": epoch, "lr": old_lr}, self.train_stats, stats)
         self.watch.lap()
         self.checkpointer.save_and_keep_only(
-            meta={
-                "loss": stats["loss"],
-                "reconstruction_mse": stats["reconstruction_mse"],
-                "epoch": epoch,
-            },
+            meta={name: stats[name] for name in KEPT if name in stats}
+            | {"epoch": epoch},
             min_keys=["loss"],
         )
 
@@ -255,7 +263,7 @@ def finish(brain, data, skipped, folder, argv):
         "train.epochs": counter.current,
         "valid.best_epoch": best["epoch"],
         "valid.loss_nats_per_frame": best["loss"],
-        "valid.reconstruction_mse": best["reconstruction_mse"],
+        **{f"valid.{name}": best[name] for name in KEPT[1:] if name in best},
         "train.wall_seconds": brain.watch.seconds,
         "train.cpu_seconds": brain.watch.cpu_seconds,
         "train.parameters": sum(p.numel() for p in model.parameters()),

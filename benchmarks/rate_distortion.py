@@ -11,6 +11,7 @@ by less than 2 %. Runs that are done are kept; an interrupted sweep goes on.
 """
 
 import argparse
+import hashlib
 import json
 import math
 import subprocess
@@ -62,14 +63,18 @@ def recipe_keys(recipe):
 
 
 def run(recipe, key, size, arguments):
-    """Train one size, or read what an earlier call trained; a row of the table."""
-    folder = Path(arguments.runs) / f"{recipe}-{key}-{size}-{arguments.epochs}"
+    """Train one size, or read what the same call trained before; a row of the table."""
+    recipe_file = ROOT / "hparams" / f"{recipe}.yaml"
+    settings = [arguments.corpus, str(arguments.data_folder), recipe_file.read_text()]
+    digest = hashlib.sha256("\n".join(settings).encode()).hexdigest()[:8]
+    name = f"{recipe}-{key}-{size}-{arguments.epochs}-{digest}"
+    folder = Path(arguments.runs) / name
     report = folder / "report.json"
     if not report.is_file():
         print(f"training {recipe} with {key} {size}", flush=True)
         command = [
             *(sys.executable, str(ROOT / "train.py")),
-            str(ROOT / "hparams" / f"{recipe}.yaml"),
+            str(recipe_file),
             *("--corpus", arguments.corpus, "--data_folder", arguments.data_folder),
             *("--output_folder", str(folder), f"--{key}", str(size)),
             *("--number_of_epochs", str(arguments.epochs)),
@@ -79,13 +84,14 @@ def run(recipe, key, size, arguments):
     discrete = key == "codebook_size"
     rate = 1 / found["frame_shift"]
     bits = found["test"]["nominal_bitrate"] if discrete else None
+    error = "index_mse" if discrete else "reconstruction_mse"
     return {
         "model": recipe,
         "size": size,
         "rate": bits if discrete else found["latent_dim"] * rate,
         "unit": "bit/s" if discrete else "dims/s",
-        "valid_mse": found["valid"]["reconstruction_mse"],
-        "test_mse": found["test"]["reconstruction_mse"],
+        "valid_mse": found["valid"][error],
+        "test_mse": found["test"][error],
         "seconds": found["train"]["wall_seconds"],
         "entropy": found["test"]["entropy_bitrate"] if discrete else None,
         "run": folder.name,
