@@ -9,7 +9,7 @@ import torch
 from speechbrain_vae.lobes.encoders import check_stem
 from speechbrain_vae.nnet.blocks import ConvStack
 from speechbrain_vae.nnet.lengths import length_mask
-from speechbrain_vae.nnet.recurrent import recurrent_layer, run_rnn
+from speechbrain_vae.nnet.recurrent import recurrent_layer, run_layers
 
 
 class ConvDecoder(torch.nn.Module):
@@ -141,6 +141,10 @@ class RecurrentDecoder(torch.nn.Module):
         Output frames for one latent frame.
     bidirectional : bool
         Whether each layer also reads backwards.
+    residual : bool
+        Whether the input of a layer, from the second on, is added to its output.
+    dropout : float
+        Probability of dropping a layer's output.
     cell : type
         ``torch.nn.GRU`` or ``torch.nn.LSTM``.
 
@@ -159,12 +163,16 @@ class RecurrentDecoder(torch.nn.Module):
         num_layers: int = 1,
         stride: int = 1,
         bidirectional: bool = False,
+        residual: bool = False,
+        dropout: float = 0.0,
         cell: type = torch.nn.GRU,
     ) -> None:
         super().__init__()
         output_size = getattr(output_size, "prediction_size", output_size)
         self.stride = stride
         self.output_size = output_size
+        self.residual = residual
+        self.dropout = torch.nn.Dropout(dropout)
         width = hidden_size * (2 if bidirectional else 1)
         sizes = [input_size] + [width] * num_layers
         self.rnns = torch.nn.ModuleList(
@@ -182,8 +190,7 @@ class RecurrentDecoder(torch.nn.Module):
         """Parameters of the likelihood [B, frames, output_size]."""
         # latent: [B, T, D]
         mask = length_mask(latent, lengths)
-        for rnn in self.rnns:
-            latent = run_rnn(rnn, latent, mask)
-        y = self.output(latent)
+        layers = run_layers(self.rnns, latent, mask, self.residual, self.dropout)
+        y = self.output(([latent] + layers)[-1])
         y = y.reshape(y.shape[0], -1, self.output_size)
         return y[:, :frames]

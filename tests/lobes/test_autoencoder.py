@@ -39,11 +39,10 @@ def conv_pair(stride, **options):
     )
 
 
-def recurrent_pair(stride, bidirectional):
-    encoder = RecurrentEncoder(F, 8, 2, stride, bidirectional=bidirectional)
-    return encoder, lambda size: RecurrentDecoder(
-        D, size, 8, 1, stride, bidirectional=bidirectional
-    )
+def recurrent_pair(stride, bidirectional, layers=1, **options):
+    options["bidirectional"] = bidirectional
+    encoder = RecurrentEncoder(F, 8, 2, stride, **options)
+    return encoder, lambda size: RecurrentDecoder(D, size, 8, layers, stride, **options)
 
 
 PAIRS = {
@@ -57,6 +56,7 @@ PAIRS = {
     "gru": lambda: recurrent_pair(1, False),
     "gru 20 ms": lambda: recurrent_pair(2, False),
     "bidirectional": lambda: recurrent_pair(2, True),
+    "gru residual": lambda: recurrent_pair(2, False, 3, residual=True, dropout=0.1),
 }
 TARGETS = {
     "reconstruction": Reconstruction,
