@@ -56,7 +56,7 @@ PAIRS = {
     "gru": lambda: recurrent_pair(1, False),
     "gru 20 ms": lambda: recurrent_pair(2, False),
     "bidirectional": lambda: recurrent_pair(2, True),
-    "gru residual": lambda: recurrent_pair(2, False, 3, residual=True, dropout=0.1),
+    "gru residual": lambda: recurrent_pair(2, False, 3, residual=True),
 }
 TARGETS = {
     "reconstruction": Reconstruction,
