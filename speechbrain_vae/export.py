@@ -184,7 +184,7 @@ def read_export(
     source : str or Path
         A local folder, or the ID of a repository on the Hugging Face Hub.
     savedir : str or Path, optional
-        Where files from the Hub are kept.
+        Where files from the Hub are kept, in a folder for each repository.
     trust_code : bool
         Whether the YAML may name any class and function, yours for example. They run
         with your rights: only for an export whose maker you trust.
@@ -319,6 +319,9 @@ def _file(source, name, savedir):
             f"there is no export at {source}; give a folder written by train.py or the "
             "ID (user/name) of a model on the Hugging Face Hub"
         )
+    if savedir is not None:
+        # SpeechBrain takes a file that is there for the one that is wanted.
+        savedir = Path(savedir) / str(source).replace("/", "--")
     try:
         # With the user's token where there is one: private models are found.
         config = FetchConfig(token=None)

@@ -8,6 +8,8 @@ import sys
 import pytest
 import torch
 
+from conftest import tiny_model
+from speechbrain_vae.export import write_export
 from speechbrain_vae.lobes.frozen import FrozenEncoder
 from tests.hub_server import TOKEN, HubServer
 
@@ -31,6 +33,10 @@ for line in sys.stdin:
     print(json.dumps(answer), file=out, flush=True)
 """
 FEATURES = "FrozenEncoder({source!r}, {saved!r})(torch.ones(1, 8000)).tolist()"
+ENCODED = (
+    "FeatureEncoder.from_hparams({source!r}, {saved!r})"
+    ".encode_batch(torch.ones(1, 8000)).tolist()"
+)
 CARD = (
     '---\ntags: [a]\n---\nFeatureEncoder.from_hparams("path/to/this/folder")\n'
     "source: ann/another"
@@ -106,6 +112,22 @@ def test_a_repository_id_loads_like_the_folder(run, published, tiny_export, tmp_
         torch.testing.assert_close(torch.tensor(found), expected)
     code = "FeatureEncoder.from_hparams({source!r}).feature_size"
     assert run(code, source=published) == {"value": 8}
+
+
+@pytest.mark.parametrize("load", [FEATURES, ENCODED], ids=["frozen", "encoder"])
+def test_two_repositories_may_share_a_savedir(
+    run, published, tiny_export, tmp_path, load
+):
+    hparams, text = tiny_model()
+    torch.nn.init.ones_(hparams["autoencoder"].encoder.stem.weight)
+    parts = hparams["features"], hparams["autoencoder"]
+    other = write_export(tmp_path / "other", text, *parts, card=CARD)
+    second = f"{published}-other"
+    run("push({export!r}, {repo!r}, 'mit')", export=str(other), repo=second)
+    for folder, repo in [(tiny_export, published), (other, second)] * 2:
+        found = run(load, source=repo, saved=str(tmp_path / "saved"))["value"]
+        expected = FrozenEncoder(folder)(torch.ones(1, 8000))
+        torch.testing.assert_close(torch.tensor(found), expected)
 
 
 def test_a_second_push_updates_the_model(run, hub, published, tiny_export):
