@@ -25,13 +25,15 @@ _OVERHEAD = 8192
 class AllocationLimit(TorchFunctionMode):
     """Refuse to make more tensors than fit into a number of bytes.
 
-    Sizes come from a YAML that somebody else wrote; a tensor too many is refused
-    before its memory is taken.
+    Sizes come from a YAML that somebody else wrote. PyTorch's functions are refused a
+    tensor too many before its memory is taken; what NumPy or ``torch.FloatTensor``
+    made is found by :meth:`count`, afterwards.
 
     Arguments
     ---------
     limit : int
-        Bytes of all tensors together that are made inside the context.
+        Bytes of all tensors together that are made inside the context, and of all
+        that are counted.
 
     Example
     -------
@@ -48,6 +50,29 @@ class AllocationLimit(TorchFunctionMode):
         super().__init__()
         self.limit = limit
         self.bytes = 0
+        self.counted = {}
+        self.counted_bytes = 0
+
+    def count(self, module: torch.nn.Module):
+        """Refuse a module if its tensors and those counted before are too many.
+
+        Arguments
+        ---------
+        module : torch.nn.Module
+            That was built; what it shares with others counts once.
+
+        Example
+        -------
+        >>> AllocationLimit(10**6).count(torch.nn.Linear(1000, 1000))
+        Traceback (most recent call last):
+          ...
+        MemoryError: the model takes more than the 1 MB that were expected
+        """
+        for tensor in (*module.parameters(), *module.buffers()):
+            if id(tensor) not in self.counted:
+                self.counted[id(tensor)] = tensor
+                self.counted_bytes += tensor.numel() * tensor.element_size()
+        self._check(self.counted_bytes)
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -56,9 +81,12 @@ class AllocationLimit(TorchFunctionMode):
             options = {k: v for k, v in kwargs.items() if k not in ("generator", "out")}
             shape = func(*args, **{**options, "device": "meta", "pin_memory": False})
             self.bytes += shape.numel() * shape.element_size() + _OVERHEAD
-            if self.bytes > self.limit:
-                raise MemoryError(
-                    f"the model takes more than the {self.limit / 1e6:.0f} MB that "
-                    "were expected"
-                )
+            self._check(self.bytes)
         return func(*args, **kwargs)
+
+    def _check(self, taken):
+        if taken > self.limit:
+            raise MemoryError(
+                f"the model takes more than the {self.limit / 1e6:.0f} MB that "
+                "were expected"
+            )

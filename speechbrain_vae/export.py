@@ -9,7 +9,8 @@
 ``test.png``                 its figure, where there is one
 ===========================  ==============================================
 
-Exports of version 1 have ``.ckpt`` files in the place of safetensors.
+Exports of version 1 have ``.ckpt`` files in the place of safetensors, and no
+checksums.
 """
 
 import io
@@ -26,8 +27,14 @@ from speechbrain.utils.fetching import FetchConfig, fetch
 from speechbrain_vae.allocation_limit import AllocationLimit
 from speechbrain_vae.lobes.autoencoder import Autoencoder
 from speechbrain_vae.lobes.features import LogMel
-from speechbrain_vae.safe_yaml import UnsafeYAMLError, load_model_yaml
-from speechbrain_vae.weights import EXTENSION, read_weights, save_weights, sha256
+from speechbrain_vae.safe_yaml import MAX_SIZE, UnsafeYAMLError, load_model_yaml
+from speechbrain_vae.weights import (
+    EXTENSION,
+    fill,
+    read_weights,
+    save_weights,
+    sha256,
+)
 
 VERSION = 2
 """Version of the format; a reader refuses a newer one."""
@@ -41,7 +48,6 @@ _EXTENSIONS = {1: ".ckpt", 2: EXTENSION}
 # Constructors also make constants, and weights that they replace.
 _MODEL_BYTES_PER_WEIGHT_BYTE = 4
 _MODEL_BYTES = 64 * 10**6
-_YAML_BYTES = 10**6
 
 
 class ExportError(ValueError):
@@ -139,9 +145,7 @@ def model_yaml(
     training = yaml.load(resolve_references(io.StringIO(yaml_text)))
     facts = {
         "export_version": VERSION,
-        "sample_rate": features.sample_rate,
-        "frame_shift": features.frame_shift * autoencoder.stride,
-        "feature_size": autoencoder.latent_size,
+        **_facts(features, autoencoder),
         "checksums": checksums,
     }
     model = {name: training[name] for name in LOADABLES}
@@ -158,6 +162,14 @@ def model_yaml(
     )
 
 
+def _facts(features, autoencoder):
+    return {
+        "sample_rate": features.sample_rate,
+        "frame_shift": features.frame_shift * autoencoder.stride,
+        "feature_size": autoencoder.latent_size,
+    }
+
+
 def read_export(
     source: str | Path, savedir: str | Path | None = None, trust_code: bool = False
 ) -> Export:
@@ -172,7 +184,7 @@ def read_export(
     source : str or Path
         A local folder, or the ID of a repository on the Hugging Face Hub.
     savedir : str or Path, optional
-        Where files from the Hub are kept.
+        Where files from the Hub are kept, in a folder for each repository.
     trust_code : bool
         Whether the YAML may name any class and function, yours for example. They run
         with your rights: only for an export whose maker you trust.
@@ -185,10 +197,10 @@ def read_export(
     ------
     ExportError
         The folder is missing or incomplete, was written by a newer version, names
-        code, or its weights do not fit its YAML.
+        code, or its facts or weights do not fit its modules.
     """
     path = _file(source, YAML, savedir)
-    if path.stat().st_size > _YAML_BYTES:
+    if path.stat().st_size > MAX_SIZE:
         raise ExportError(f"{path} is too large for the YAML of a model; export again")
     try:
         text = path.read_text(encoding="utf-8")
@@ -197,6 +209,7 @@ def read_export(
     extension = _EXTENSIONS[_version(text, source)]
     paths = {name: _file(source, f"{name}{extension}", savedir) for name in LOADABLES}
     hparams = _build(text, source, paths, trust_code)
+    _settle_facts(hparams, source)
     for name, path in paths.items():
         _fill(hparams, name, path)
     return Export(hparams["features"], hparams["autoencoder"], hparams)
@@ -222,11 +235,7 @@ def _build(text, source, paths, trust_code):
     weights = sum(path.stat().st_size for path in paths.values())
     limit = AllocationLimit(_MODEL_BYTES_PER_WEIGHT_BYTE * weights + _MODEL_BYTES)
     try:
-        if trust_code:
-            hparams = load_hyperpyyaml(text)
-        else:
-            with limit:
-                hparams = load_model_yaml(text)
+        hparams = load_hyperpyyaml(text) if trust_code else load_model_yaml(text, limit)
     except UnsafeYAMLError as error:
         raise ExportError(
             f"{source}: its {YAML} is not loaded, since it is not a model alone: "
@@ -247,13 +256,39 @@ def _build(text, source, paths, trust_code):
     return hparams
 
 
+def _settle_facts(hparams, source):
+    try:
+        facts = _facts(*(hparams[name] for name in LOADABLES))
+    except (AttributeError, TypeError) as error:
+        raise ExportError(
+            f"{source}: its {' and '.join(LOADABLES)} do not say their rate and size "
+            f"({_reason(error)}); export or download the model again"
+        ) from error
+    for name, value in facts.items():
+        given = hparams.get(name, value)
+        if not _agree(given, value):
+            raise ExportError(
+                f"{source}: its {YAML} says {name}: {_reason(given)}, its modules "
+                f"{_reason(value)}; export or download the model again"
+            )
+    hparams.update(facts)
+
+
+def _agree(given, value):
+    if not all(isinstance(number, (int, float)) for number in (given, value)):
+        return False
+    return 0 < value * (1 - 1e-6) < given < value * (1 + 1e-6)
+
+
 def _fill(hparams, name, path):
     checksums = hparams.get("checksums")
-    expected = checksums.get(name) if isinstance(checksums, dict) else None
+    checksums = checksums if isinstance(checksums, dict) else {}
     try:
-        if expected is not None and sha256(path) != expected:
+        if path.suffix == EXTENSION and name not in checksums:
+            raise ValueError(f"{YAML} has no checksum of {name}")
+        if name in checksums and sha256(path) != checksums[name]:
             raise ValueError("its SHA-256 is another one: it was cut or changed")
-        hparams[name].load_state_dict(read_weights(path), strict=True)
+        fill(hparams[name], read_weights(path))
     except Exception as error:
         raise ExportError(
             f"{path} does not hold the weights that {YAML} describes "
@@ -284,6 +319,9 @@ def _file(source, name, savedir):
             f"there is no export at {source}; give a folder written by train.py or the "
             "ID (user/name) of a model on the Hugging Face Hub"
         )
+    if savedir is not None:
+        # SpeechBrain takes a file that is there for the one that is wanted.
+        savedir = Path(savedir) / str(source).replace("/", "--")
     try:
         # With the user's token where there is one: private models are found.
         config = FetchConfig(token=None)

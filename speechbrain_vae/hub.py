@@ -6,6 +6,7 @@
 
 import argparse
 import contextlib
+import re
 import sys
 from pathlib import Path
 
@@ -43,6 +44,8 @@ def push(
 ) -> str:
     """Publish an export, in one commit; the repository is made where it is missing.
 
+    A model that is there already is updated.
+
     Arguments
     ---------
     folder : str or Path
@@ -53,7 +56,7 @@ def push(
         One of :data:`LICENCES`, for the weights. What they were trained on may leave
         less choice than one would like.
     private : bool
-        Whether a repository that is made is seen by its owner alone.
+        Whether its owner alone may see it; a public repository is then refused.
     trust_code : bool
         As for :func:`speechbrain_vae.export.read_export`.
 
@@ -88,6 +91,13 @@ def push(
     api = HfApi()
     with _hub_errors(repo_id, "upload to"):
         api.create_repo(repo_id, private=private, exist_ok=True)
+        public = private and not api.model_info(repo_id).private
+    if public:
+        raise HubError(
+            f"{repo_id} exists and is public, nothing was uploaded; give another name, "
+            "or make it private in its settings on the Hub"
+        )
+    with _hub_errors(repo_id, "upload to"):
         api.create_commit(
             repo_id,
             [CommitOperationAdd(name, content) for name, content in contents.items()],
@@ -130,7 +140,18 @@ def pull(repo_id: str, folder: str | Path, trust_code: bool = False) -> Path:
 
 
 def licence_text(licence, folder):
-    """The LICENSE of a published export; one that its owner wrote stays.
+    """The LICENSE of a published export; one that is there stays.
+
+    Arguments
+    ---------
+    licence : str
+        One of :data:`LICENCES`.
+    folder : str or Path
+        The export; a LICENSE in it that names another of these is refused.
+
+    Returns
+    -------
+    str
 
     Example
     -------
@@ -142,10 +163,17 @@ def licence_text(licence, folder):
     <BLANKLINE>
     """
     own = Path(folder) / LICENCE
+    identifier = _spdx(licence)
     if own.is_file():
-        return own.read_text(encoding="utf-8")
+        text = own.read_text(encoding="utf-8")
+        named = re.search(r"^SPDX-License-Identifier: *(\S+)", text, re.MULTILINE)
+        if named and named[1].lower() in LICENCES.keys() - {licence}:
+            raise HubError(
+                f"{own} says {named[1]}, and you gave {licence}: give --license "
+                f"{named[1].lower()}, or delete the file if you may license the weights"
+            )
+        return text
     name, url = LICENCES[licence]
-    identifier = "MIT" if licence == "mit" else _spdx(licence)
     return (
         f"SPDX-License-Identifier: {identifier}\n\n"
         f"The weights in this repository are under the {name}:\n{url}\n"

@@ -1,9 +1,8 @@
 """The README of an export: what was trained on what, how good, how to use it."""
 
 import io
-import os
+import re
 import shlex
-from pathlib import Path
 
 import ruamel.yaml
 from huggingface_hub import ModelCard
@@ -16,6 +15,14 @@ PLACE = "path/to/this/folder"
 
 # Paths and switches of one machine are nobody else's business.
 _PRIVATE = ("folder", "log", "cache", "init_from", "workers", "tensorboard")
+
+# What anybody can see in the repository of speechbrain_vae.
+_PUBLIC = re.compile(r"(hparams|recipes)(/\w[\w.-]*)+")
+_COMMAND = re.compile(r"^python train\.py .*$", re.MULTILINE)
+# The two lines of the card that name it.
+_NAMED = re.compile(
+    r'(FeatureEncoder\.from_hparams\("|FrozenEncoder\n +source: )([^\s"]+)'
+)
 
 _USE = """```python
 from speechbrain_vae.inference import FeatureEncoder
@@ -111,6 +118,8 @@ def run_settings(yaml_text: str) -> dict:
 def published_card(card: str, repo_id: str, licence: str) -> str:
     """The card as it stands on the Hub.
 
+    It names the repository, also where the card came from another one.
+
     Arguments
     ---------
     card : str
@@ -130,17 +139,51 @@ def published_card(card: str, repo_id: str, licence: str) -> str:
     >>> 'from_hparams("ann/vae")' in card, "license: cc-by-4.0" in card
     (True, True)
     """
-    parsed = ModelCard(card.replace(PLACE, repo_id), ignore_metadata_errors=False)
+    card = _renamed(card.replace(PLACE, repo_id), repo_id)
+    # An older speechbrain_vae may have left more in the command.
+    card = _COMMAND.sub(lambda found: _without_places(found[0]), card)
+    parsed = ModelCard(card, ignore_metadata_errors=False)
     parsed.data["license"] = licence
     return str(parsed)
 
 
+def _renamed(card, repo_id):
+    first = _NAMED.search(card)
+    if first is None:
+        return card
+    # Other models that the owner mentions keep their names.
+    return _NAMED.sub(
+        lambda found: found[1] + (repo_id if found[2] == first[2] else found[2]), card
+    )
+
+
 def _without_places(command):
     # Where somebody keeps a corpus says who it is; its name is enough.
-    words = (Path(w).name if os.path.isabs(w) else w for w in shlex.split(command))
-    return shlex.join(words)
+    try:
+        words = shlex.split(command)
+    except ValueError:
+        # Its owner wrote something else there.
+        words = command.split()
+    kept = [_without_place(word) for word in words]
+    return command if kept == words else shlex.join(kept)
+
+
+def _without_place(word):
+    # A path to its last part, also as the value of an option or inside of braces.
+    whole = re.match(r"(-[\w-]*=?)?(?=[/~.\\]|[A-Za-z]:[/\\])", word)
+    if whole:
+        return whole[0] + _last_part(word[whole.end() :])
+    return "".join(map(_last_part, re.split(r"([][{}(),;=|\"']|:\s)", word)))
+
+
+def _last_part(piece):
+    if _PUBLIC.fullmatch(piece) or not re.search(r"[/\\]", piece):
+        return piece
+    parts = [part for part in re.split(r"[/\\]", piece) if part.strip()]
+    return parts[-1] if parts else ""
 
 
 def _table(values):
-    rows = "\n".join(f"| `{name}` | {shown(v)} |" for name, v in values.items())
+    texts = {name: _without_place(shown(value)) for name, value in values.items()}
+    rows = "\n".join(f"| `{name}` | {text} |" for name, text in texts.items())
     return f"| | |\n|---|---|\n{rows}\n"

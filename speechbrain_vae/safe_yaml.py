@@ -7,6 +7,7 @@ defined in this package, in SpeechBrain's layers and in ``torch.nn``.
 """
 
 import ast
+import contextlib
 import functools
 import importlib
 import re
@@ -15,6 +16,8 @@ import torch
 from ruamel.yaml import YAML
 from ruamel.yaml.constructor import SafeConstructor
 from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
+
+from speechbrain_vae.allocation_limit import AllocationLimit
 
 PACKAGES = (
     "speechbrain_vae.lobes",
@@ -26,19 +29,25 @@ PACKAGES = (
 )
 """Where model classes may be defined."""
 
-LOADERS = (
+EXCLUDED = (
     "speechbrain_vae.lobes.frozen",
     "speechbrain_vae.lobes.front_ends",
     "speechbrain_vae.lobes.pooled",
     "torch.nn.parallel",
+    "speechbrain.nnet.complex_networks",
+    "speechbrain.nnet.quantisers",
+    "speechbrain.nnet.quaternion_networks",
 )
 """Modules of these packages whose classes are no parts of a model: they read other
-exports or need other processes."""
+exports, need other processes, or take memory before it can be refused."""
 
 PRETRAINERS = (
     "speechbrain_vae.weights.SafetensorsPretrainer",
     "speechbrain.utils.parameter_transfer.Pretrainer",
 )
+
+MAX_SIZE = 64 * 1024
+"""Characters of a document; a model takes about 1,500."""
 
 MAX_NODES = 20_000
 MAX_DEPTH = 50
@@ -56,7 +65,7 @@ class UnsafeYAMLError(ValueError):
     """A document asks for something that a model does not need; it was not loaded."""
 
 
-def load_model_yaml(text: str) -> dict:
+def load_model_yaml(text: str, limit: AllocationLimit | None = None) -> dict:
     """Build what a YAML describes, if it describes models alone.
 
     ``!new:`` and ``!name:`` take classes of :data:`PACKAGES`, ``!ref <key>`` a key of
@@ -66,6 +75,8 @@ def load_model_yaml(text: str) -> dict:
     ---------
     text : str
         HyperPyYAML.
+    limit : AllocationLimit, optional
+        Of the memory that the modules take.
 
     Returns
     -------
@@ -75,6 +86,8 @@ def load_model_yaml(text: str) -> dict:
     ------
     UnsafeYAMLError
         Naming the tag and its line. Nothing was built.
+    MemoryError
+        The modules take more than the limit.
 
     Example
     -------
@@ -85,6 +98,8 @@ def load_model_yaml(text: str) -> dict:
       ...
     speechbrain_vae.safe_yaml.UnsafeYAMLError: line 1: the tag !apply:os.system ...
     """
+    if len(text) > MAX_SIZE:
+        raise UnsafeYAMLError(f"it has more than {MAX_SIZE} characters")
     yaml = YAML(typ="safe", pure=True)
     yaml.Constructor = _ModelConstructor
     try:
@@ -101,7 +116,9 @@ def load_model_yaml(text: str) -> dict:
     if not isinstance(root, MappingNode):
         raise UnsafeYAMLError("it is not a mapping from names to values")
     _Check(root)
-    return constructor.construct_document(root)
+    constructor.limit = limit
+    with limit or contextlib.nullcontext():
+        return constructor.construct_document(root)
 
 
 def model_class(name: str) -> type:
@@ -151,7 +168,7 @@ def _is_part(found):
         isinstance(found, type)
         and issubclass(found, torch.nn.Module)
         and _inside(found.__module__, PACKAGES)
-        and not _inside(found.__module__, LOADERS)
+        and not _inside(found.__module__, EXCLUDED)
     )
 
 
@@ -259,6 +276,8 @@ def _shown(tag):
 class _ModelConstructor(SafeConstructor):
     """Builds objects of nodes that :class:`_Check` has seen."""
 
+    limit: AllocationLimit | None = None
+
     def arguments(self, node):
         if isinstance(node, MappingNode):
             return [], self.construct_mapping(node, deep=True)
@@ -268,7 +287,10 @@ class _ModelConstructor(SafeConstructor):
 
     def new(self, name, node):
         args, kwargs = self.arguments(node)
-        return model_class(name)(*args, **kwargs)
+        built = model_class(name)(*args, **kwargs)
+        if self.limit is not None and isinstance(built, torch.nn.Module):
+            self.limit.count(built)
+        return built
 
     def name(self, name, node):
         args, kwargs = self.arguments(node)

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import zipfile
 from pathlib import Path
 
 import safetensors.torch
@@ -40,7 +41,12 @@ def save_weights(module: torch.nn.Module, path: str | Path) -> str:
         for name, tensor in module.state_dict().items()
     }
     temporary = path.with_name(f"{path.name}.tmp")
+    temporary.unlink(missing_ok=True)
+    temporary.touch()
+    mode = temporary.stat().st_mode
     safetensors.torch.save_file(state, temporary)
+    # safetensors lets nobody else read the file; what touch gives follows the umask.
+    temporary.chmod(mode)
     os.replace(temporary, path)
     return sha256(path)
 
@@ -67,7 +73,35 @@ def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
     """
     if Path(path).suffix == EXTENSION:
         return safetensors.torch.load_file(path)
+    _refuse_compressed(path)
     return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def fill(module: torch.nn.Module, state: dict[str, torch.Tensor]):
+    """Give a module its tensors: all of them, of its own types, all finite.
+
+    Arguments
+    ---------
+    module : torch.nn.Module
+    state : dict of str to torch.Tensor
+        Of :func:`read_weights`.
+
+    Example
+    -------
+    >>> fill(torch.nn.Linear(1, 1), torch.nn.Linear(1, 1).half().state_dict())
+    Traceback (most recent call last):
+      ...
+    ValueError: weight holds torch.float16 where the model has torch.float32
+    """
+    for name, tensor in module.state_dict().items():
+        if name in state and state[name].dtype != tensor.dtype:
+            raise ValueError(
+                f"{name} holds {state[name].dtype} where the model has {tensor.dtype}"
+            )
+    module.load_state_dict(state, strict=True)
+    for name, tensor in module.state_dict().items():
+        if not tensor.isfinite().all():
+            raise ValueError(f"{name} holds NaN or infinity")
 
 
 def load_weights(module: torch.nn.Module, path: str | Path, end_of_epoch: bool = False):
@@ -87,7 +121,15 @@ def load_weights(module: torch.nn.Module, path: str | Path, end_of_epoch: bool =
     >>> _ = save_weights(torch.nn.Linear(3, 2), path)
     >>> load_weights(torch.nn.Linear(3, 2), path)
     """
-    module.load_state_dict(safetensors.torch.load_file(path), strict=True)
+    fill(module, safetensors.torch.load_file(path))
+
+
+def _refuse_compressed(path):
+    # PyTorch compresses nothing, so its files are no smaller than what they hold.
+    with zipfile.ZipFile(path) as archive:
+        unpacked = sum(entry.file_size for entry in archive.infolist())
+    if unpacked > Path(path).stat().st_size:
+        raise ValueError(f"it is compressed, and {unpacked} bytes when unpacked")
 
 
 def sha256(path):

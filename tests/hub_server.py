@@ -123,7 +123,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return self.error(401, "", "Invalid username or password.")
         repo = f"{wanted['organization']}/{wanted['name']}"
         if repo in self.server.repos:
-            return self.error(409, "", "You already created this model repo")
+            body = {"error": "You already created this model repo"}
+            return self.answer(409, {**body, "url": f"{self.server.url}/{repo}"})
         self.server.repos[repo] = {}
         if wanted.get("visibility") == "private" or wanted.get("private"):
             self.server.private.add(repo)
@@ -199,7 +200,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if self.repo_or_error(repo):
             commit = self.server.commit(repo)
             siblings = [{"rfilename": name} for name in self.server.repos[repo]]
-            self.answer(200, {"id": repo, "sha": commit, "siblings": siblings})
+            private = repo in self.server.private
+            facts = {"id": repo, "sha": commit, "private": private}
+            self.answer(200, {**facts, "siblings": siblings})
 
     def tree(self, repo):
         if not self.repo_or_error(repo):

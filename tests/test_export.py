@@ -1,6 +1,8 @@
 """Exports: two formats, and what somebody may have put into one."""
 
+import os
 import pickle
+import zipfile
 
 import pytest
 import safetensors.torch
@@ -90,6 +92,34 @@ def test_a_pickle_in_the_place_of_weights_is_not_executed(tiny_export, tmp_path)
     assert not marker.exists()
 
 
+def test_a_compressed_ckpt_is_refused_before_it_is_read(tiny_export, monkeypatch):
+    version_1(tiny_export)
+    path = tiny_export / "features.ckpt"
+    torch.save({"weight": torch.zeros(1000, 1000)}, path)
+    with zipfile.ZipFile(path) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in entries.items():
+            archive.writestr(name, content)
+    monkeypatch.setattr(torch, "load", None)
+    with pytest.raises(ExportError, match="compressed, and 4000[0-9]* bytes"):
+        read_export(tiny_export)
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o007, 0o660)])
+def test_who_may_read_an_export_is_for_the_umask_to_say(tmp_path, umask, mode):
+    # As a run that was killed leaves it.
+    (tmp_path / "features.safetensors.tmp").touch(0o600)
+    hparams, text = tiny_model()
+    before = os.umask(umask)
+    try:
+        write_export(tmp_path, text, hparams["features"], hparams["autoencoder"])
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    assert set(modes.values()) == {mode}, modes
+
+
 def change_a_byte(path):
     data = bytearray(path.read_bytes())
     data[-3] ^= 1
@@ -147,6 +177,88 @@ def test_weights_that_do_not_fit_are_refused_even_with_their_checksum(
     tamper(tiny_export / "autoencoder.safetensors")
     rewrite(tiny_export)
     with pytest.raises(ExportError, match="export or download the model again"):
+        read_export(tiny_export)
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.int8, torch.float16, torch.float64, torch.complex64]
+)
+def test_weights_of_another_dtype_are_refused(tiny_export, dtype):
+    path = tiny_export / "autoencoder.safetensors"
+    state = safetensors.torch.load_file(path)
+    safetensors.torch.save_file({k: v.to(dtype) for k, v in state.items()}, path)
+    rewrite(tiny_export)
+    with pytest.raises(ExportError, match=f"holds {dtype} where the model has"):
+        read_export(tiny_export)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+@pytest.mark.parametrize("name", ["features", "autoencoder"])
+def test_weights_that_are_not_finite_are_refused(tiny_export, name, value):
+    path = tiny_export / f"{name}.safetensors"
+    state = safetensors.torch.load_file(path)
+    next(v for v in state.values() if v.is_floating_point()).view(-1)[-1] = value
+    safetensors.torch.save_file(state, path)
+    rewrite(tiny_export)
+    with pytest.raises(ExportError, match="holds NaN or infinity"):
+        read_export(tiny_export)
+
+
+@pytest.mark.parametrize("lines", [1, 3])
+def test_an_export_of_version_2_needs_its_checksums(tiny_export, lines):
+    path = tiny_export / "hyperparams.yaml"
+    text = path.read_text().splitlines(keepends=True)
+    end = text.index("checksums:\n") + 3
+    path.write_text("".join(text[: end - lines] + text[end:]))
+    with pytest.raises(ExportError, match="has no checksum of (features|autoencoder)"):
+        read_export(tiny_export)
+
+
+@pytest.mark.parametrize(
+    ("fact", "given"),
+    [
+        ("sample_rate: 16000", "8000"),
+        ("sample_rate: 16000", "[16000]"),
+        ("frame_shift: 0.02", "abc"),
+        ("frame_shift: 0.02", ".nan"),
+        ("frame_shift: 0.02", ""),
+        ("feature_size: 8", "-1"),
+        ("feature_size: 8", "1" + "0" * 400),
+    ],
+)
+def test_a_fact_that_the_modules_deny_is_refused(tiny_export, fact, given):
+    name = fact.split(":")[0]
+    rewrite(tiny_export, (f"\n{fact}\n", f"\n{name}: {given}\n"))
+    with pytest.raises(ExportError, match=f"says {name}: .* its modules") as error:
+        FeatureEncoder.from_hparams(tiny_export)
+    assert "\n" not in str(error.value)
+
+
+def test_a_fact_that_is_missing_comes_from_the_modules(tiny_export):
+    rewrite(tiny_export, ("\nframe_shift: 0.02\n", "\n"))
+    assert FeatureEncoder.from_hparams(tiny_export).frame_shift == 0.02
+
+
+def test_modules_without_facts_are_refused(tiny_export):
+    path = tiny_export / "hyperparams.yaml"
+    facts = path.read_text().partition("\nfeatures: ")[0]
+    path.write_text(
+        f"{facts}\nfeatures: !new:torch.nn.GELU\nautoencoder: !new:torch.nn.GELU\n"
+    )
+    with pytest.raises(ExportError, match="'GELU' object has no attribute"):
+        read_export(tiny_export)
+
+
+def test_a_module_too_large_is_refused_also_where_it_was_not_foreseen(
+    tiny_export, monkeypatch
+):
+    monkeypatch.setattr("speechbrain_vae.safe_yaml.EXCLUDED", ())
+    with open(tiny_export / "hyperparams.yaml", "a", encoding="utf-8") as file:
+        file.write(
+            "extra: !new:speechbrain.nnet.quantisers.GumbelVectorQuantizer\n"
+            "    [8, 25000, [2, 1, 0.9], 1, 800]\n"
+        )
+    with pytest.raises(ExportError, match="takes more than the"):
         read_export(tiny_export)
 
 

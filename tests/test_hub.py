@@ -8,6 +8,8 @@ import sys
 import pytest
 import torch
 
+from conftest import tiny_model
+from speechbrain_vae.export import write_export
 from speechbrain_vae.lobes.frozen import FrozenEncoder
 from tests.hub_server import TOKEN, HubServer
 
@@ -31,6 +33,14 @@ for line in sys.stdin:
     print(json.dumps(answer), file=out, flush=True)
 """
 FEATURES = "FrozenEncoder({source!r}, {saved!r})(torch.ones(1, 8000)).tolist()"
+ENCODED = (
+    "FeatureEncoder.from_hparams({source!r}, {saved!r})"
+    ".encode_batch(torch.ones(1, 8000)).tolist()"
+)
+CARD = (
+    '---\ntags: [a]\n---\nFeatureEncoder.from_hparams("path/to/this/folder")\n'
+    "source: ann/another"
+)
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +84,7 @@ def run(hub, tmp_path_factory):
 @pytest.fixture
 def published(run, hub, tiny_export, request):
     """A repository of its own for each test."""
-    (tiny_export / "README.md").write_text("---\ntags: [a]\n---\npath/to/this/folder")
+    (tiny_export / "README.md").write_text(CARD)
     repo = f"ann/{request.node.name[:40].replace('[', '-').strip('-]')}"
     done = run("push({export!r}, {repo!r}, 'mit')", export=str(tiny_export), repo=repo)
     assert done == {"value": f"{hub.url}/{repo}"}
@@ -102,6 +112,62 @@ def test_a_repository_id_loads_like_the_folder(run, published, tiny_export, tmp_
         torch.testing.assert_close(torch.tensor(found), expected)
     code = "FeatureEncoder.from_hparams({source!r}).feature_size"
     assert run(code, source=published) == {"value": 8}
+
+
+@pytest.mark.parametrize("load", [FEATURES, ENCODED], ids=["frozen", "encoder"])
+def test_two_repositories_may_share_a_savedir(
+    run, published, tiny_export, tmp_path, load
+):
+    hparams, text = tiny_model()
+    torch.nn.init.ones_(hparams["autoencoder"].encoder.stem.weight)
+    parts = hparams["features"], hparams["autoencoder"]
+    other = write_export(tmp_path / "other", text, *parts, card=CARD)
+    second = f"{published}-other"
+    run("push({export!r}, {repo!r}, 'mit')", export=str(other), repo=second)
+    for folder, repo in [(tiny_export, published), (other, second)] * 2:
+        found = run(load, source=repo, saved=str(tmp_path / "saved"))["value"]
+        expected = FrozenEncoder(folder)(torch.ones(1, 8000))
+        torch.testing.assert_close(torch.tensor(found), expected)
+
+
+def test_a_second_push_updates_the_model(run, hub, published, tiny_export):
+    card = tiny_export / "README.md"
+    card.write_text(card.read_text() + "\nnews")
+    code = "push({export!r}, {repo!r}, 'mit', {private!r})"
+    done = run(code, export=str(tiny_export), repo=published, private=False)
+    assert done == {"value": f"{hub.url}/{published}"}
+    assert hub.repos[published]["README.md"].endswith(b"news")
+
+
+def test_a_private_push_to_a_public_repository_uploads_nothing(
+    run, hub, published, tiny_export
+):
+    before = dict(hub.repos[published])
+    (tiny_export / "README.md").write_text(CARD + "\nsecret")
+    code = "push({export!r}, {repo!r}, 'mit', private=True)"
+    answer = run(code, export=str(tiny_export), repo=published)
+    assert "exists and is public, nothing was uploaded" in answer["error"]
+    assert hub.repos[published] == before
+    hub.private.add(published)
+    assert "value" in run(code, export=str(tiny_export), repo=published)
+    assert b"secret" in hub.repos[published]["README.md"]
+
+
+def test_a_pulled_model_is_pushed_under_its_new_name_and_its_licence(
+    run, hub, published, tmp_path
+):
+    pulled, second = str(tmp_path / "pulled"), f"{published}-2"
+    run("str(pull({repo!r}, {to!r}))", repo=published, to=pulled)
+    code = "push({export!r}, {repo!r}, {licence!r})"
+    answer = run(code, export=pulled, repo=second, licence="cc-by-4.0")
+    assert "LICENSE says MIT, and you gave cc-by-4.0" in answer["error"], answer
+    assert "--license mit" in answer["error"] and second not in hub.repos
+    assert "value" in run(code, export=pulled, repo=second, licence="mit")
+    files = hub.repos[second]
+    card = files["README.md"].decode()
+    assert f'from_hparams("{second}")' in card and "license: mit" in card
+    assert "ann/another" in card
+    assert files["LICENSE"] == hub.repos[published]["LICENSE"]
 
 
 def test_a_pulled_export_loads_like_the_folder(run, published, tiny_export, tmp_path):

@@ -4,6 +4,7 @@ import pytest
 import torch
 from hyperpyyaml import load_hyperpyyaml
 
+from speechbrain_vae.allocation_limit import AllocationLimit
 from speechbrain_vae.safe_yaml import UnsafeYAMLError, load_model_yaml, model_class
 
 HOSTILE = {
@@ -98,6 +99,41 @@ def test_documents_that_grow_are_read_as_they_are_or_refused():
         load_model_yaml("a: &a [*a]")
     with pytest.raises(UnsafeYAMLError, match="levels"):
         load_model_yaml("a: " + "[" * 60 + "]" * 60)
+
+
+def test_a_long_document_is_refused_before_it_is_composed(monkeypatch):
+    monkeypatch.setattr("speechbrain_vae.safe_yaml.YAML", None)
+    with pytest.raises(UnsafeYAMLError, match="more than 65536 characters"):
+        load_model_yaml("a: [" + "[]," * 30_000 + "]")
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        # Of torch.FloatTensor, torch.Tensor and NumPy.
+        "nnet.quantisers.GumbelVectorQuantizer [8, 1000, [2, 1, 0.9], 1, 800]",
+        "nnet.complex_networks.c_linear.CLinear [800, [1, 800]]",
+    ],
+)
+def test_tensors_that_no_function_of_torch_made_count(module, monkeypatch):
+    text = f"a: !new:speechbrain.{module}"
+    with pytest.raises(UnsafeYAMLError, match="none of the model classes"):
+        load_model_yaml(text)
+    monkeypatch.setattr("speechbrain_vae.safe_yaml.EXCLUDED", ())
+    assert load_model_yaml(text, AllocationLimit(10**7))
+    with pytest.raises(MemoryError, match="takes more than the 2 MB"):
+        load_model_yaml(text, AllocationLimit(2 * 10**6))
+
+
+def test_modules_count_together_and_what_they_share_once():
+    layers = "\n".join(f"l{n}: !new:torch.nn.Linear [500, 500]" for n in range(3))
+    limit = AllocationLimit(2 * 10**6)
+    for module in [torch.nn.Linear(500, 500)] * 3:
+        limit.count(module)
+    with pytest.raises(MemoryError):
+        load_model_yaml(layers, AllocationLimit(2 * 10**6))
+    with pytest.raises(MemoryError):
+        limit.count(torch.nn.Linear(500, 500))
 
 
 def test_what_models_need_is_built():

@@ -48,7 +48,7 @@ class FeatureEncoder(Pretrained):
         source : str or Path
             An export folder, or a repository ID on the Hugging Face Hub.
         savedir : str or Path, optional
-            Where files from the Hub are kept.
+            Where files from the Hub are kept, in a folder for each repository.
         run_opts : dict, optional
             SpeechBrain's run options, such as ``{"device": "cuda"}``.
         trust_code : bool

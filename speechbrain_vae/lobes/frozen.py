@@ -34,7 +34,7 @@ class FrozenEncoder(torch.nn.Module):
     source : str
         An export folder, or a repository ID on the Hugging Face Hub.
     save_path : str, optional
-        Where files from the Hub are kept.
+        Where files from the Hub are kept, in a folder for each repository.
     freeze : bool
         Whether the weights stay as they are. Otherwise those that the representation
         depends on are fine-tuned, by whatever optimiser the recipe gives this module
