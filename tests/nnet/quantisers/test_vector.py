@@ -330,6 +330,20 @@ def test_frames_of_another_size_are_refused():
         VectorQuantizer(4, 8)(torch.zeros(1, 3, 5))
 
 
+def test_another_seed_revives_other_codes():
+    torch.manual_seed(0)
+    x = torch.randn(1, 400, 4)
+    first = VectorQuantizer(4, 16, revive_below=0.9)
+    first(x)
+    second = copy.deepcopy(first)
+    second.codebook.seed = 1
+    second_run = copy.deepcopy(second)
+    for quantiser in (first, second, second_run):
+        assert quantiser(x).stats["revived_codes"] > 0
+    assert not torch.equal(first.codebook.weight, second.codebook.weight)
+    assert_same_state(second, second_run)
+
+
 # Checkpoints and processes
 
 
