@@ -2,7 +2,7 @@
 
 import torch
 
-from speechbrain_vae.nnet.quantisers.distributed import (
+from speechbrain_vae.nnet.distributed import (
     all_values,
     place_in_global_batch,
     share_from_first,
