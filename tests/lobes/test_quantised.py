@@ -60,6 +60,12 @@ def test_padding_changes_neither_the_codes_nor_the_loss_nor_the_codebook(name):
     assert (two.bottleneck.indices[:, frames:] == -1).all()
 
 
+@pytest.mark.parametrize("normalisation", ["weight", "bach"])
+def test_normalisations_that_are_none_are_refused(normalisation):
+    with pytest.raises(ValueError, match="batch, layer, none; got '"):
+        build("VectorQuantizer", normalisation)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_few_hundred_steps_learn_more_than_the_mean(name):
     model = build(name)

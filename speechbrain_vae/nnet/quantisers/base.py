@@ -169,10 +169,9 @@ class Quantiser(torch.nn.Module):
         return sum_across(total) if self.training else total
 
     def _refuse_nonfinite(self, x):
-        bad = (~torch.isfinite(x)).any(1).sum()
-        bad, frames = self._over_all(
-            torch.stack([bad, bad.new_tensor(len(x))])
-        ).tolist()
+        is_bad = (~torch.isfinite(x)).any(1)
+        counts = torch.stack([is_bad.sum(), torch.ones_like(is_bad).sum()])
+        bad, frames = self._over_all(counts).tolist()
         if bad == 0:
             # Finite terms whose sum overflows.
             return
