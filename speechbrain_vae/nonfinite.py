@@ -1,5 +1,9 @@
 """A loss that is not a number stops the training and names the recordings."""
 
+import torch
+
+from speechbrain_vae.nnet.quantisers.base import NonFiniteFramesError
+
 MAX_IDS = 20
 """Utterances that the message names."""
 
@@ -12,8 +16,9 @@ class NamesNonFiniteLoss:
     """A part of a Brain: says which utterances made the loss infinite or NaN.
 
     SpeechBrain stops after ``nonfinite_patience`` such losses in an epoch and does not
-    say where. Written before ``speechbrain.Brain`` in the bases of a class whose
-    batches have an ``id``.
+    say where. Frames that a quantiser refuses count as such a loss and their batch is
+    left out; in evaluation they stop at once. Written before ``speechbrain.Brain`` in
+    the bases of a class whose batches have an ``id``.
 
     Example
     -------
@@ -29,7 +34,21 @@ class NamesNonFiniteLoss:
     def fit_batch(self, batch):
         """As in SpeechBrain, with the batch remembered."""
         self._ids = list(batch.id)
-        return super().fit_batch(batch)
+        try:
+            return super().fit_batch(batch)
+        except NonFiniteFramesError:
+            loss = torch.tensor(torch.nan)
+            self.check_loss_isfinite(loss)
+            return loss
+
+    def evaluate_batch(self, batch, stage):
+        """As in SpeechBrain; the error names the batch."""
+        try:
+            return super().evaluate_batch(batch, stage)
+        except NonFiniteFramesError as error:
+            raise NonFiniteLossError(
+                f"the evaluation of {_names(list(batch.id))} failed: {error}"
+            ) from error
 
     def check_loss_isfinite(self, loss):
         """As in SpeechBrain; the error names the batches of the epoch."""

@@ -16,15 +16,15 @@ class TrainingStages:
     Arguments
     ---------
     stages : list of dict
-        Each with ``epochs``, a number, and ``train``, a list of prefixes of parameter
-        names, or "all".
+        Each with ``epochs``, a number, and ``train``, a list of parts of the model, as
+        the names of their parameters begin up to a dot, or "all".
 
     Example
     -------
     >>> import torch
     >>> model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
     >>> stages = TrainingStages(
-    ...     [{"epochs": 2, "train": ["0."]}, {"epochs": 1, "train": "all"}]
+    ...     [{"epochs": 2, "train": ["0"]}, {"epochs": 1, "train": "all"}]
     ... )
     >>> stages.apply(model, epoch=1)
     >>> [p.requires_grad for p in model.parameters()]
@@ -54,7 +54,7 @@ class TrainingStages:
         return sum(stage["epochs"] for stage in self.stages)
 
     def prefixes(self, epoch):
-        """What learns in this epoch, counted from 1; the last stage goes on."""
+        """Parts that learn in this epoch, counted from 1; the last stage goes on."""
         for stage in self.stages:
             epoch -= stage["epochs"]
             if epoch <= 0:
@@ -74,11 +74,11 @@ class TrainingStages:
         Raises
         ------
         ValueError
-            A prefix that no parameter has.
+            A part that has no parameter.
         """
         names = [name for name, _ in model.named_parameters()]
         for prefix in (prefix for stage in self.stages for prefix in _prefixes(stage)):
-            if not any(name.startswith(prefix) for name in names):
+            if not any(_within(name, [prefix]) for name in names):
                 parts = sorted({".".join(name.split(".")[:2]) for name in names})
                 raise ValueError(
                     f"training_stages names {prefix!r}, which no parameter's name "
@@ -102,10 +102,18 @@ class TrainingStages:
         epoch : int
             Counted from 1.
         """
-        prefixes = tuple(self.prefixes(epoch))
+        prefixes = self.prefixes(epoch)
         for name, parameter in model.named_parameters():
-            parameter.requires_grad_(name.startswith(prefixes))
+            parameter.requires_grad_(_within(name, prefixes))
 
 
 def _prefixes(stage):
     return [""] if stage["train"] == "all" else list(stage["train"])
+
+
+def _within(name, prefixes):
+    # Whole parts of a name: blocks.1 is not blocks.10.
+    return any(
+        not prefix or f"{name}.".startswith(prefix.rstrip(".") + ".")
+        for prefix in prefixes
+    )

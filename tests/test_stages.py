@@ -56,6 +56,18 @@ def test_greedy_stages_train_one_layer_at_a_time_and_then_all():
     assert losses[-1] < losses[5] < losses[3] < losses[1]
 
 
+@pytest.mark.parametrize("part", ["1", "1."])
+def test_a_part_is_not_another_whose_name_begins_alike(part):
+    model = torch.nn.Sequential(*(torch.nn.Linear(1, 1) for _ in range(11)))
+    stages = TrainingStages([{"epochs": 1, "train": [part]}])
+    stages.check(model, 1)
+    stages.apply(model, 1)
+    learning = {n for n, p in model.named_parameters() if p.requires_grad}
+    assert learning == {"1.weight", "1.bias"}
+    with pytest.raises(ValueError, match="training_stages names '12'"):
+        TrainingStages([{"epochs": 1, "train": ["12"]}]).check(model, 1)
+
+
 @pytest.mark.parametrize(
     ("stages", "message"),
     [

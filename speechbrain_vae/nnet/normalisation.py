@@ -2,6 +2,8 @@
 
 import torch
 
+from speechbrain_vae.nnet.distributed import add_across, sum_across
+
 NORMALISATIONS = ("none", "layer", "batch", "weight")
 
 
@@ -21,6 +23,8 @@ class FrameLayerNorm(torch.nn.LayerNorm):
 
 class MaskedBatchNorm(torch.nn.Module):
     """Batch normalisation (Ioffe and Szegedy 2015) over valid frames alone.
+
+    Of several DDP processes, the frames of all are one batch.
 
     Arguments
     ---------
@@ -51,16 +55,21 @@ class MaskedBatchNorm(torch.nn.Module):
     def forward(self, x: torch.Tensor, mask: torch.Tensor):
         # x: [B, C, T], mask: [B, 1, T]
         if self.training:
-            n = mask.sum().clamp(min=1)
-            mean = (x * mask).sum((0, 2)) / n
-            var = (((x - mean[:, None]) * mask) ** 2).sum((0, 2)) / n
-            with torch.no_grad():
-                self.running_mean.lerp_(mean.float(), self.momentum)
-                self.running_var.lerp_(var.float(), self.momentum)
+            n = sum_across(mask.sum()).clamp(min=1)
+            mean = add_across((x * mask).sum((0, 2))) / n
+            var = add_across((((x - mean[:, None]) * mask) ** 2).sum((0, 2))) / n
+            self._follow(self.running_mean, mean)
+            self._follow(self.running_var, var)
         else:
             mean, var = self.running_mean, self.running_var
         scale = self.weight * torch.rsqrt(var + 1e-5)
         return (x * scale[:, None] + (self.bias - mean * scale)[:, None]) * mask
+
+    @torch.no_grad()
+    def _follow(self, running, batch):
+        # NaN of one batch would stay for good.
+        batch = torch.where(batch.isfinite(), batch.float(), running)
+        running.lerp_(batch, self.momentum)
 
 
 class NoNorm(torch.nn.Module):

@@ -28,8 +28,8 @@ def recompute_activations(module):
     Raises
     ------
     ValueError
-        It has batch normalisation, whose running statistics would count every batch
-        twice.
+        A block has batch normalisation, whose running statistics would count every
+        batch twice.
 
     Example
     -------
@@ -38,16 +38,16 @@ def recompute_activations(module):
     >>> block(torch.randn(2, 16, 10), torch.ones(2, 1, 10)).shape
     torch.Size([2, 16, 10])
     """
-    parts = list(module.modules())
-    if any(isinstance(part, (MaskedBatchNorm, _BATCH_NORM)) for part in parts):
+    blocks = [part for part in module.modules() if isinstance(part, BLOCKS)]
+    inside = (part for block in blocks for part in block.modules())
+    if any(isinstance(part, (MaskedBatchNorm, _BATCH_NORM)) for part in inside):
         raise ValueError(
             "activation_checkpointing runs each block twice, which batch normalisation "
             "would count as two batches; set activation_checkpointing: False, or "
             "another normalisation"
         )
-    for part in parts:
-        if isinstance(part, BLOCKS):
-            part.forward = partial(_recomputed, part.forward)
+    for block in blocks:
+        block.forward = partial(_recomputed, block.forward)
 
 
 def _recomputed(forward, x, *others):

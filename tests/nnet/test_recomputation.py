@@ -5,11 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from hyperpyyaml import load_hyperpyyaml
 
 from speechbrain_vae.lobes.decoders import ConvDecoder, RecurrentDecoder
 from speechbrain_vae.lobes.encoders import ConvEncoder, RecurrentEncoder
 from speechbrain_vae.nnet.recomputation import recompute_activations
 
+HPARAMS = Path(__file__).resolve().parents[2] / "hparams"
+RECIPES = sorted(path.name for path in HPARAMS.glob("*.yaml"))
 PARTS = {
     "conv": lambda: (
         ConvEncoder(20, 12, blocks=3, dropout=0.3),
@@ -77,6 +80,16 @@ def test_batch_normalisation_is_refused():
         recompute_activations(model)
 
 
-def test_every_training_yaml_has_the_key():
-    for path in (Path(__file__).resolve().parents[2] / "hparams").glob("*.yaml"):
-        assert "\nactivation_checkpointing: False" in path.read_text(), path
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_training_yaml_takes_a_step_with_the_key(recipe, tmp_path):
+    text = (HPARAMS / recipe).read_text()
+    assert "\nactivation_checkpointing: False" in text
+    hparams = load_hyperpyyaml(text, {"output_folder": str(tmp_path)})
+    model = hparams["autoencoder"]
+    recompute_activations(model)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    model(torch.randn(2, 48, 80), torch.tensor([1.0, 0.5])).loss.backward()
+    assert any(p.grad is not None and p.grad.any() for p in model.parameters())
+    for name, value in model.state_dict().items():
+        if name.endswith("norm.running_mean"):
+            assert not torch.equal(value, before[name])

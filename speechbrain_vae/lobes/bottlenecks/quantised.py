@@ -10,6 +10,8 @@ from speechbrain_vae.nnet.normalisation import make_normalisation
 from speechbrain_vae.nnet.quantisers.base import Quantiser
 from speechbrain_vae.nnet.quantisers.jitter import TimeJitter
 
+NORMALISATIONS = ("batch", "layer", "none")
+
 
 class QuantisedBottleneck(torch.nn.Module):
     """A projection, a normalisation and a quantiser.
@@ -46,6 +48,11 @@ class QuantisedBottleneck(torch.nn.Module):
         jitter: float = 0.0,
     ) -> None:
         super().__init__()
+        if normalisation not in NORMALISATIONS:
+            raise ValueError(
+                f"normalisation must be one of {', '.join(NORMALISATIONS)}; "
+                f"got {normalisation!r}"
+            )
         self.latent_size = quantiser.dim
         self.linear = torch.nn.Linear(input_size, quantiser.dim)
         self.norm = make_normalisation(normalisation, quantiser.dim)

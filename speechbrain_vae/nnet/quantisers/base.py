@@ -3,8 +3,13 @@
 import torch
 
 from speechbrain_vae.nnet.bottleneck_output import BottleneckOutput
+from speechbrain_vae.nnet.distributed import sum_across
 from speechbrain_vae.nnet.lengths import length_mask
 from speechbrain_vae.nnet.quantisers.usage import count_codes, perplexity
+
+
+class NonFiniteFramesError(ValueError):
+    """Frames that hold NaN or infinity have no nearest code."""
 
 
 class Quantiser(torch.nn.Module):
@@ -70,8 +75,10 @@ class Quantiser(torch.nn.Module):
 
         Raises
         ------
+        NonFiniteFramesError
+            Where a valid frame holds NaN or infinity; in training, on all processes.
         ValueError
-            Where a valid frame holds NaN or infinity, or D is not ``dim``.
+            Where D is not ``dim``.
         """
         # x [B, T, D]
         if x.ndim != 3 or x.shape[2] != self.dim:
@@ -87,7 +94,7 @@ class Quantiser(torch.nn.Module):
                 mask = length_mask(x, lengths)
                 valid = x[mask].float()
             # The sum is not finite if any term is not, and costs no mask.
-            if not torch.isfinite(valid.detach().sum()):
+            if not torch.isfinite(self._over_all(valid.detach().sum())):
                 self._refuse_nonfinite(valid)
             latent, features, indices, loss, stats = self.quantise(valid)
         counts = count_codes(indices, self.codebook_size)
@@ -156,13 +163,20 @@ class Quantiser(torch.nn.Module):
 
         return super()._apply(moved, recurse)
 
+    def _over_all(self, total):
+        # In training all processes stop together: one that stops alone would leave
+        # the others waiting for it.
+        return sum_across(total) if self.training else total
+
     def _refuse_nonfinite(self, x):
-        bad = int((~torch.isfinite(x)).any(1).sum())
+        is_bad = (~torch.isfinite(x)).any(1)
+        counts = torch.stack([is_bad.sum(), torch.ones_like(is_bad).sum()])
+        bad, frames = self._over_all(counts).tolist()
         if bad == 0:
             # Finite terms whose sum overflows.
             return
-        raise ValueError(
-            f"{type(self).__name__}({self.extra_repr()}): {bad} of {len(x)} input "
+        raise NonFiniteFramesError(
+            f"{type(self).__name__}({self.extra_repr()}): {bad} of {frames} input "
             "frames hold NaN or infinity. The encoder has diverged or its input is "
             "broken: lower the learning rate, clip gradients, or check the features."
         )

@@ -28,7 +28,7 @@ class BinaryQuantizer(Quantiser):
     dim : int
         Size D of the frames and of the output.
     codebook_size : int
-        Codes K: a power of two, at least 2.
+        Codes K: a power of two, at least 2 and at most 2**20.
     mode : str
         "sign" or "bernoulli".
     commitment : float
@@ -45,6 +45,7 @@ class BinaryQuantizer(Quantiser):
     """
 
     MODES = ("sign", "bernoulli")
+    MAX_BITS = 20
 
     places: torch.Tensor
 
@@ -62,6 +63,11 @@ class BinaryQuantizer(Quantiser):
             raise ValueError(
                 "codebook_size must be a power of two, at least 2, as codes are "
                 f"binary; got {codebook_size}"
+            )
+        if bits > self.MAX_BITS:
+            raise ValueError(
+                f"codebook_size must be at most 2**{self.MAX_BITS}, as each code is "
+                f"counted; got 2**{bits}: for more bits take ProductQuantizer"
             )
         if mode not in self.MODES:
             raise ValueError(

@@ -2,7 +2,7 @@
 
 import torch
 
-from speechbrain_vae.nnet.quantisers.distributed import (
+from speechbrain_vae.nnet.distributed import (
     all_values,
     place_in_global_batch,
     share_from_first,
@@ -218,8 +218,10 @@ class Codebook(torch.nn.Module):
         return codes
 
     def _generator(self):
-        # One stream for each update, so that resuming needs no generator state.
-        return torch.Generator().manual_seed(self.seed * 2**32 + int(self.updates))
+        # One stream for each update, so that resuming needs no generator state. The
+        # seed is spread over 32 bits: a generator of the CPU takes no notice of more.
+        mixed = self.seed * 0x9E3779B1 + int(self.updates)
+        return torch.Generator().manual_seed(mixed % 2**32)
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
         # The number of waiting frames differs between checkpoints.

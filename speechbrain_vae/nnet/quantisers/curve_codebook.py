@@ -2,13 +2,13 @@
 
 import torch
 
-from speechbrain_vae.nnet.quantisers.curve import insert_corners, untangle
-from speechbrain_vae.nnet.quantisers.distributed import (
+from speechbrain_vae.nnet.distributed import (
     place_in_global_batch,
     share_from_first,
     sum_across,
     take_rows,
 )
+from speechbrain_vae.nnet.quantisers.curve import insert_corners, untangle
 from speechbrain_vae.nnet.quantisers.line_som import line_som
 
 # Wide enough to begin in order; training narrows what it may.

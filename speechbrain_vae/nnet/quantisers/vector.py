@@ -88,7 +88,7 @@ class VectorQuantizer(Quantiser):
         """See :meth:`Quantiser.quantise`."""
         # x [N, D]
         if self.metric == "cosine":
-            x = torch.nn.functional.normalize(x, dim=1)
+            x = unit_length(x)
         if self.training:
             self.codebook.start(x)
         indices = self.codebook.search(x)
@@ -147,13 +147,12 @@ class ProductQuantizer(Quantiser):
             )
         ]
         latents, features, indices, losses, stats = zip(*parts, strict=True)
-        total = {k: sum(s[k] for s in stats) for k in stats[0]}
         return (
             torch.cat(latents, 1),
             torch.cat(features, 1),
             torch.cat(indices, 1),
             sum(losses),
-            total,
+            {name: _of_all(name, [s[name] for s in stats]) for name in stats[0]},
         )
 
     def lookup(self, indices: torch.Tensor):
@@ -201,6 +200,12 @@ class ResidualQuantizer(Quantiser):
         self.quantisers = torch.nn.ModuleList(
             quantiser(dim, codebook_size) for _ in range(stages)
         )
+        for stage in self.quantisers:
+            if not isinstance(stage, VectorQuantizer):
+                raise ValueError(
+                    "ResidualQuantizer can train VectorQuantizer alone; got "
+                    f"{type(stage).__name__}: put several into a ProductQuantizer"
+                )
 
     def quantise(self, x: torch.Tensor):
         """See :meth:`Quantiser.quantise`."""
@@ -228,6 +233,28 @@ class ResidualQuantizer(Quantiser):
                 self.quantisers, indices.split(1, -1), strict=True
             )
         )
+
+
+def _of_all(name, values):
+    if name in ("quantisation_error", "revived_codes"):
+        return sum(values)
+    if name == "mean_jump":
+        return sum(values) / len(values)
+    # Groups grow and cool together.
+    return values[0]
+
+
+def unit_length(x: torch.Tensor) -> torch.Tensor:
+    """Frames [N, D] on the unit sphere; one of no length stays, without a gradient.
+
+    Example
+    -------
+    >>> unit_length(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
+    tensor([[0.6000, 0.8000],
+            [0.0000, 0.0000]])
+    """
+    length = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+    return x / length.masked_fill(length < 1e-12, torch.inf)
 
 
 def codes_or_zero(codebook: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:

@@ -92,6 +92,12 @@ def test_codebook_sizes_other_than_powers_of_two_are_refused(size):
         BinaryQuantizer(4, size)
 
 
+def test_more_codes_than_can_be_counted_are_refused():
+    BinaryQuantizer(4, 2**20)
+    with pytest.raises(ValueError, match=r"2\*\*21: for more bits take Product"):
+        BinaryQuantizer(4, 2**21)
+
+
 @pytest.mark.parametrize(
     "options, named", [({"mode": "tanh"}, "mode"), ({"diversity": -1}, "diversity")]
 )

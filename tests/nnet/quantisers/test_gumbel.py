@@ -67,6 +67,25 @@ def test_the_gradient_is_that_of_the_softmax():
     torch.testing.assert_close(x.grad, plain.grad)
 
 
+def test_the_noise_of_every_step_and_block_is_another(monkeypatch):
+    monkeypatch.setattr(gumbel, "BLOCK_BYTES", 4 * 8 * 16)
+    drawn = []
+    add_noise = gumbel._add_noise
+
+    def recorded(logits, seed, rows):
+        drawn.append(add_noise(torch.zeros_like(logits), seed, rows))
+        return add_noise(logits, seed, rows)
+
+    monkeypatch.setattr(gumbel, "_add_noise", recorded)
+    torch.manual_seed(0)
+    quantiser = started(4, 8)
+    for _ in range(3):
+        quantiser(torch.zeros(1, 64, 4))
+    noise = torch.cat(drawn).view(3 * 64, 8)
+    assert len(drawn) > 3
+    assert len(noise.unique(dim=0)) == 3 * 64
+
+
 def dense(x, codes, precision, temperature, noise):
     """What SampledCodes does, with all logits at once and the gradient by autograd."""
     plain = -precision * torch.cdist(x, codes).square()

@@ -7,6 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from speechbrain_vae.nnet.quantisers import (
+    NSVQ,
+    BinaryQuantizer,
+    DiVeQ,
+    GumbelVQ,
+    SFDiVeQ,
+    SpaceFillingVQ,
+    UsageMeter,
+)
 from speechbrain_vae.nnet.quantisers.codebook import Codebook
 from speechbrain_vae.nnet.quantisers.vector import (
     ProductQuantizer,
@@ -104,6 +113,18 @@ def test_cosine_picks_the_code_of_the_largest_cosine():
     cosine = torch.nn.functional.cosine_similarity(x.unsqueeze(2), weight, dim=-1)
     out = quantiser.eval()(x)
     assert torch.equal(out.indices.squeeze(-1), cosine.argmax(-1))
+
+
+def test_a_frame_of_zeros_has_no_direction_and_no_gradient():
+    quantiser = started(8, 4, metric="cosine")
+    x = torch.randn(1, 20, 4)
+    x[0, 7] = 0
+    x.requires_grad_()
+    out = quantiser(x)
+    (out.latent.sum() + out.loss).backward()
+    assert (x.grad[0, 7] == 0).all()
+    assert (x.grad.norm(dim=2) > 0).sum() == 19
+    assert x.grad.isfinite().all() and x.grad.abs().max() < 100
 
 
 # The codebook
@@ -330,6 +351,20 @@ def test_frames_of_another_size_are_refused():
         VectorQuantizer(4, 8)(torch.zeros(1, 3, 5))
 
 
+def test_another_seed_revives_other_codes():
+    torch.manual_seed(0)
+    x = torch.randn(1, 400, 4)
+    first = VectorQuantizer(4, 16, revive_below=0.9)
+    first(x)
+    second = copy.deepcopy(first)
+    second.codebook.seed = 1
+    second_run = copy.deepcopy(second)
+    for quantiser in (first, second, second_run):
+        assert quantiser(x).stats["revived_codes"] > 0
+    assert not torch.equal(first.codebook.weight, second.codebook.weight)
+    assert_same_state(second, second_run)
+
+
 # Checkpoints and processes
 
 
@@ -455,3 +490,43 @@ def test_composed_quantisers_ignore_padding(cls):
 def test_groups_that_do_not_divide_the_frame_are_refused():
     with pytest.raises(ValueError, match="multiple of groups=3"):
         ProductQuantizer(8, 16, groups=3)
+
+
+def test_statistics_of_product_groups_are_sums_means_or_common_to_all():
+    torch.manual_seed(0)
+    quantiser = ProductQuantizer(
+        8, 32, quantiser=lambda *sizes: SpaceFillingVQ(*sizes, growth_steps=2)
+    )
+    x = torch.randn(1, 300, 8)
+    for _ in range(3):
+        quantiser(x)
+    quantiser.eval()
+    out = quantiser(x)
+    first, second = (
+        q(part).stats
+        for q, part in zip(quantiser.quantisers, x.chunk(2, 2), strict=True)
+    )
+    assert out.stats["corners"] == first["corners"] == second["corners"] == 8
+    for name, share in {"quantisation_error": 1, "mean_jump": 2}.items():
+        expected = (first[name] + second[name]) / share
+        torch.testing.assert_close(out.stats[name], expected)
+    meter = UsageMeter(32, groups=2)
+    meter.update(out.indices, out.stats["corners"])
+    summary = meter.summary(frame_rate=50)
+    assert summary["codes"] == 8 and summary["usage"] > 0.8
+    assert summary["nominal_bitrate"] == 2 * 3 * 50
+
+
+def test_the_temperature_of_product_groups_is_that_of_each():
+    out = ProductQuantizer(8, 16, quantiser=GumbelVQ)(torch.randn(1, 20, 8))
+    assert out.stats["temperature"] == 2.0
+
+
+@pytest.mark.parametrize(
+    "stage", [NSVQ, DiVeQ, SpaceFillingVQ, SFDiVeQ, GumbelVQ, BinaryQuantizer]
+)
+def test_residual_stages_that_could_not_learn_are_refused(stage):
+    with pytest.raises(
+        ValueError, match=f"VectorQuantizer alone; got {stage.__name__}"
+    ):
+        ResidualQuantizer(8, 16, quantiser=stage)

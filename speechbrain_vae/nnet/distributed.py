@@ -1,4 +1,4 @@
-"""The one place where quantisers talk to other DDP processes.
+"""The one place where layers and quantisers talk to other DDP processes.
 
 The frames of all processes, taken in the order of the ranks, are one global
 batch; all functions give every process the same answer, and the answer a single
@@ -25,6 +25,24 @@ def sum_across(tensor):
     if is_distributed():
         distributed.all_reduce(tensor)
     return tensor
+
+
+def add_across(x: torch.Tensor) -> torch.Tensor:
+    """Sum of a tensor over processes, through which gradients pass.
+
+    The gradient is that of the sum of the losses of all processes.
+
+    Example
+    -------
+    >>> add_across(torch.ones(2))
+    tensor([1., 1.])
+    """
+    if not is_distributed():
+        return x
+    # Not there in a PyTorch that was built without processes.
+    from torch.distributed.nn.functional import all_reduce
+
+    return all_reduce(x)
 
 
 def share_from_first(*tensors):
