@@ -123,6 +123,17 @@ def distances_along(counts: np.ndarray) -> np.ndarray:
     return np.abs(below[:, None] - below).mean(2)
 
 
+def pair_name(first: str, second: str) -> str:
+    """What a pair of phones is called.
+
+    Example
+    -------
+    >>> pair_name("S", "Z")
+    's-z'
+    """
+    return f"{first}-{second}".lower()
+
+
 def similar_pairs_test(
     names: list[str],
     distances: np.ndarray,
@@ -155,9 +166,9 @@ def similar_pairs_test(
     Returns
     -------
     dict or None
-        ``pairs``: the distance of each; ``mean``; ``random_mean``: over all pairs
-        that could be drawn; ``p``: share of permutations as close as that, the
-        identity counted. None where no pair is left.
+        ``pairs``: the distance of each; ``left_out``: the pairs that were not tested;
+        ``mean``; ``random_mean``: over all pairs that could be drawn; ``p``: share of
+        permutations as close as that, the identity counted. None where no pair is left.
 
     Example
     -------
@@ -173,6 +184,7 @@ def similar_pairs_test(
     kept = [pair for pair in pairs if pair[0] in place and pair[1] in place]
     if not kept:
         return None
+    left_out = [pair_name(*pair) for pair in pairs if pair not in kept]
     distances = distances[np.ix_(pool, pool)]
     first, second = (np.array([place[pair[side]] for pair in kept]) for side in (0, 1))
     observed = distances[first, second]
@@ -182,9 +194,10 @@ def similar_pairs_test(
     as_close = (means <= observed.mean() + 1e-12).sum()
     return {
         "pairs": {
-            f"{a}-{b}".lower(): float(distance)
-            for (a, b), distance in zip(kept, observed, strict=True)
+            pair_name(*pair): float(distance)
+            for pair, distance in zip(kept, observed, strict=True)
         },
+        "left_out": left_out,
         "mean": float(observed.mean()),
         "random_mean": float(distances[np.triu_indices(len(pool), 1)].mean()),
         "p": float((as_close + 1) / (permutations + 1)),

@@ -5,9 +5,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from .code_statistics import (
+    SIMILAR_PAIRS,
     agreement,
     code_counts,
     distances_along,
+    pair_name,
     similar_pairs_test,
 )
 from .phones import PHONE_GROUPS, SILENCE, phone_group
@@ -53,18 +55,14 @@ def section(context) -> Section:
             values = [result[key][measure] for measure in _MEASURES]
             rows.append([model.name, label, *values])
         for among, key in (("all phones", "similar"), ("fricatives", "fricatives")):
-            test = result[key]
-            if test:
-                values = [test["mean"], test["random_mean"], test["p"]]
-                pairs = ", ".join(f"{p} {d:.3f}" for p, d in test["pairs"].items())
-                pair_rows.append([model.name, among, pairs, *values])
+            pair_rows.append([model.name, among, *_pair_cells(result[key])])
     names, counts = counted[context.name]
     size = counts.shape[1]
     tables = [
         Table("Codes and phones", ("model", "over", *_MEASURES.values()), rows),
         Table(
             "Earth mover's distance of similar phones along the codes, as a share of K",
-            ("model", "random among", "pairs", "mean", "random pairs", "p"),
+            ("model", "random among", "pairs", "left out", "mean", "random pairs", "p"),
             pair_rows,
         ),
         Table(
@@ -98,7 +96,18 @@ def section(context) -> Section:
             f"fewer than {LEAST_FRAMES} frames.",
         ),
     ]
-    return Section("Codes and phones", _TEXT, figures, tables, numbers)
+    text = _TEXT.format(least=LEAST_FRAMES)
+    return Section("Codes and phones", text, figures, tables, numbers)
+
+
+def _pair_cells(test):
+    """Cells of a row: pairs, those left out, their mean, that of others, p."""
+    if test is None:
+        every = ", ".join(pair_name(*pair) for pair in SIMILAR_PAIRS)
+        return ["none", every, *3 * [float("nan")]]
+    pairs = ", ".join(f"{pair} {d:.3f}" for pair, d in test["pairs"].items())
+    left_out = ", ".join(test["left_out"]) or "none"
+    return [pairs, left_out, test["mean"], test["random_mean"], test["p"]]
 
 
 _TEXT = """
@@ -113,6 +122,7 @@ other along the codes, if these have an order. Their distance is the earth mover
 distance of their histograms, how far an index must be moved on average; **p** is the
 share of permutations of the phones' names, among all phones or among fricatives, that
 bring the pairs as close. With few fricatives the second test cannot give a small p.
+A pair with a phone of fewer than {least} frames is left out, and named.
 
 **What this does not show**: purity grows with the number of codes, so it compares
 codebooks of one size alone. Frames of one phone are not independent, and alignments

@@ -59,4 +59,5 @@ def test_phones_that_are_missing_leave_their_pair_out():
     names = ["F", "V", "S", "AA"]
     result = similar_pairs_test(names, np.ones((4, 4)), permutations=50)
     assert list(result["pairs"]) == ["f-v"]
+    assert result["left_out"] == ["th-dh", "s-z", "sh-zh"]
     assert similar_pairs_test(names, np.ones((4, 4)), among={"S", "AA"}) is None

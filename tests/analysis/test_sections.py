@@ -37,6 +37,13 @@ def test_every_frame_of_every_utterance_is_counted(sfvq):
     assert "SIL" in names and "AA" in names
 
 
+def test_pairs_that_were_not_tested_are_named(sfvq):
+    section = codes.section(sfvq)
+    table = next(table for table in section.tables if "left out" in table.columns)
+    column = table.columns.index("left out")
+    assert all("sh-zh" in row[column] for row in table.rows)
+
+
 def test_models_are_drawn_over_the_same_sentences(sfvq):
     section = overtime.section(sfvq)
     for by_model in section.numbers.values():
