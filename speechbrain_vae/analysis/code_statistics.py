@@ -84,6 +84,37 @@ def agreement(counts: np.ndarray) -> dict:
     }
 
 
+def shuffled_nmi(counts: np.ndarray, seed: int = 0) -> float:
+    """What NMI would be if codes told nothing: of codes shuffled over the frames.
+
+    With few frames chance alone makes codes and phones look related.
+
+    Arguments
+    ---------
+    counts : np.ndarray
+        Of each phone and code, shape [P, K].
+    seed : int
+        Seed of the shuffling.
+
+    Returns
+    -------
+    float
+
+    Example
+    -------
+    >>> diagonal = np.eye(8, dtype=int)
+    >>> shuffled_nmi(diagonal) > 0.9, shuffled_nmi(1000 * diagonal) < 0.01
+    (True, True)
+    """
+    phones, codes = (
+        np.repeat(np.arange(len(total)), total)
+        for total in (counts.sum(1), counts.sum(0))
+    )
+    shuffled = np.zeros_like(counts)
+    np.add.at(shuffled, (phones, np.random.default_rng(seed).permutation(codes)), 1)
+    return agreement(shuffled)["nmi"]
+
+
 def entropy_bits(probabilities):
     """Entropy of a distribution in bits.
 

@@ -10,6 +10,7 @@ from .code_statistics import (
     code_counts,
     distances_along,
     pair_name,
+    shuffled_nmi,
     similar_pairs_test,
 )
 from .phones import PHONE_GROUPS, SILENCE, phone_group
@@ -24,6 +25,7 @@ _MEASURES = {
     "phone_purity": "phone purity",
     "cluster_purity": "cluster purity",
     "nmi": "NMI",
+    "nmi_shuffled": "NMI, codes shuffled",
     "pnmi": "PNMI",
     "phone_entropy_bits": "H(phone), bits",
     "conditional_entropy_bits": "H(phone | code), bits",
@@ -125,7 +127,10 @@ bring the pairs as close. With few fricatives the second test cannot give a smal
 A pair with a phone of fewer than {least} frames is left out, and named.
 
 **What this does not show**: purity grows with the number of codes, so it compares
-codebooks of one size alone. Frames of one phone are not independent, and alignments
+codebooks of one size alone. Few frames make every NMI too large: compare it only over
+the same utterances, and with what it is when the codes are shuffled over the frames,
+which is chance alone. Frames that follow each other are alike, so in truth chance gives
+more than that. Frames of one phone are not independent, and alignments
 have errors of about a frame. Distances along the codes mean nothing where codes have no
 order; they are given for these models as a check of the test.
 """
@@ -167,17 +172,19 @@ def measure(names: list[str], counts: np.ndarray) -> dict:
     -------
     dict
         ``all`` and ``speech``, see
-        :func:`speechbrain_vae.analysis.code_statistics.agreement`; ``similar`` and
-        ``fricatives``, see ``similar_pairs_test``; ``peaks``; ``histograms``.
+        :func:`speechbrain_vae.analysis.code_statistics.agreement`, with the
+        ``nmi_shuffled`` of ``shuffled_nmi``; ``similar`` and ``fricatives``, see
+        ``similar_pairs_test``; ``peaks``; ``histograms``.
     """
     spoken = np.array([phone_group(name) != "silence" for name in names])
     often = spoken & (counts.sum(1) >= LEAST_FRAMES)
     kept = [name for name, keep in zip(names, often, strict=True) if keep]
+    heard = counts[spoken]
     distances = distances_along(counts[often])
     fricatives = {name for name in kept if phone_group(name) == "fricative"}
     return {
-        "all": agreement(counts),
-        "speech": agreement(counts[spoken]),
+        "all": agreement(counts) | {"nmi_shuffled": shuffled_nmi(counts)},
+        "speech": agreement(heard) | {"nmi_shuffled": shuffled_nmi(heard)},
         "similar": similar_pairs_test(kept, distances),
         "fricatives": similar_pairs_test(kept, distances, among=fricatives),
         "peaks": dict(zip(names, counts.argmax(1).tolist(), strict=True)),

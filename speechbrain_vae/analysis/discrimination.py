@@ -36,7 +36,8 @@ def section(context) -> Section:
             features, items, shift, first, CONTEXT, max_items_per_cell=5
         )
     rows = [
-        [name, result["within"], result["across"]] for name, result in numbers.items()
+        [name, *(result[key] for key in ("within", "within_se", "across", "across_se"))]
+        for name, result in numbers.items()
     ]
     triples = next(iter(numbers.values()))["triples"]
     return Section(
@@ -46,7 +47,7 @@ def section(context) -> Section:
         [
             Table(
                 "ABX error in percent; chance is 50",
-                ("representation", "within speakers", "across speakers"),
+                ("representation", "within speakers", "±", "across speakers", "±"),
                 rows,
             )
         ],
@@ -62,7 +63,9 @@ error is when X is nearer to B, by dynamic time warping over the angle between f
 
 **What this does not show**: an angle weighs all dimensions as they come, so a
 representation that holds the phone in few of its dimensions looks worse here than to a
-recogniser that learns which. Means have a sampling error of some tenths of a point.
+recogniser that learns which. Other speakers would give other errors: ± is a standard
+error, from leaving out one speaker at a time. Representations are measured on the same
+speakers, so a difference between two of them is known better than that.
 """
 
 
