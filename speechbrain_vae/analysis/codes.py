@@ -40,13 +40,13 @@ def section(context) -> Section:
     Arguments
     ---------
     context : speechbrain_vae.analysis.context.AnalysisContext
-        Of a discrete model, on utterances with phone times.
+        Of a model with one codebook, on utterances with phone times.
 
     Returns
     -------
     Section
     """
-    models = [context, *(other for other in context.others if other.discrete)]
+    models, note = context.coded()
     numbers, rows, pair_rows = {}, [], []
     counted = {}
     for model in models:
@@ -98,7 +98,7 @@ def section(context) -> Section:
             f"fewer than {LEAST_FRAMES} frames.",
         ),
     ]
-    text = _TEXT.format(least=LEAST_FRAMES)
+    text = _TEXT.format(least=LEAST_FRAMES) + note
     return Section("Codes and phones", text, figures, tables, numbers)
 
 

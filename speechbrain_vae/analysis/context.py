@@ -1,5 +1,6 @@
 """What every section of an analysis looks at: a model, utterances and their phones."""
 
+import html
 import logging
 import random
 from collections import defaultdict
@@ -135,6 +136,31 @@ class AnalysisContext:
         size = int(getattr(getattr(self.quantiser, "codebook", None), "stage", size))
         with torch.no_grad():
             return self.quantiser.lookup(torch.arange(size).unsqueeze(1)).float()
+
+    def coded(self) -> tuple[list["AnalysisContext"], str]:
+        """This model and those beside it that have one codebook.
+
+        Returns
+        -------
+        models : list of AnalysisContext
+        note : str
+            A paragraph that names the others and says why they are left out.
+
+        Raises
+        ------
+        NotApplicable
+            This model has none.
+        """
+        self.codebook  # noqa: B018 (raises)
+        models, left_out = [self], []
+        for other in self.others:
+            try:
+                other.codebook  # noqa: B018 (raises)
+                models.append(other)
+            except NotApplicable as error:
+                left_out.append(html.escape(str(error)))
+        note = f"\n\n**Left out**: {'; '.join(left_out)}." if left_out else ""
+        return models, note
 
     @property
     def speakers(self):

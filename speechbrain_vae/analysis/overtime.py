@@ -19,14 +19,14 @@ def section(context) -> Section:
     Arguments
     ---------
     context : speechbrain_vae.analysis.context.AnalysisContext
-        Of a discrete model; the discrete ones of ``context.others`` are drawn below it.
+        Of a model with one codebook; those of ``context.others`` that have one are
+        drawn below it.
 
     Returns
     -------
     Section
     """
-    context.codebook  # noqa: B018 (says why a continuous model has no such section)
-    models = [context, *(other for other in context.others if other.discrete)]
+    models, note = context.coded()
     figures, rows = [], []
     numbers: dict[str, dict] = {}
     for number, utt in enumerate(sentences(context), start=1):
@@ -51,7 +51,7 @@ def section(context) -> Section:
     columns = ("utterance", "model", "index jump", "share of frames that keep the code")
     return Section(
         "Codes over time",
-        _TEXT,
+        _TEXT + note,
         figures,
         [Table("Of these sentences alone", columns, rows)],
         numbers,

@@ -25,6 +25,19 @@ def test_codes_of_a_continuous_model_are_not_looked_at(module, tiny_export, entr
         module.section(AnalysisContext(tiny_export, entries))
 
 
+@pytest.mark.parametrize("module", [overtime, codes, order])
+def test_a_model_of_several_codebooks_is_left_out_and_named(
+    module, sfvq, discrete_export, entries
+):
+    product = AnalysisContext(discrete_export("ProductQuantizer"), entries)
+    sfvq.others.insert(0, product)
+    section = module.section(sfvq)
+    assert "ProductQuantizer gives 2 indices a frame" in section.text
+    assert "VectorQuantizer" in str(section.numbers)
+    with pytest.raises(NotApplicable, match="2 indices a frame"):
+        module.section(product)
+
+
 def test_phones_need_phone_times(sfvq, entries):
     bare = {utt: {"wav": entry["wav"]} for utt, entry in entries.items()}
     with pytest.raises(NotApplicable, match="phone times"):
