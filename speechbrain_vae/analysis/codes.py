@@ -94,7 +94,7 @@ def section(context) -> Section:
             "codes_phones",
             draw_phones(counted),
             "Histograms of code indices for each phone, scaled to one height, by "
-            "group. Triangle over a row: its most frequent code. Left out: phones with "
+            "group. Triangle over a row: its highest bar. Left out: phones with "
             f"fewer than {LEAST_FRAMES} frames.",
         ),
     ]
@@ -235,9 +235,11 @@ def draw_phones(counted):
         for height, (group, name) in enumerate(reversed(rows)):
             total = counts[names.index(name)]
             edges, bars = _histogram(total)
-            top = height + 0.9 * bars / bars.max()
+            top = height + 0.76 * bars / bars.max()
             axis.stairs(top, edges, baseline=height, fill=True, color="0.35")
-            axis.plot(total.argmax() + 0.5, height + 0.94, "v", color="black", ms=3)
+            peak = bars.argmax()
+            middle = (edges[peak] + edges[peak + 1]) / 2
+            axis.plot(middle, height + 0.87, "v", color="black", ms=3)
             if height and group != rows[::-1][height - 1][0]:
                 axis.axhline(height, color="black", linewidth=0.8)
         axis.set(
