@@ -98,7 +98,8 @@ def test_every_section_can_be_asked_for(
     analyze, corpus, discrete_export, tmp_path, name
 ):
     export = discrete_export("SpaceFillingVQ")
-    numbers = report(analyze, corpus, export, tmp_path / "out", "--sections", name)
+    options = "--abx_context", "none", "--sections", name
+    numbers = report(analyze, corpus, export, tmp_path / "out", *options)
     assert list(numbers) == [SLUGS[name]]
     page = (tmp_path / "out/report.html").read_text()
     assert "does not show" in page
@@ -125,7 +126,8 @@ def test_a_second_report_takes_the_place_of_the_first(
     analyze, corpus, discrete_export, tmp_path
 ):
     export, output = discrete_export("SpaceFillingVQ"), tmp_path / "out"
-    report(analyze, corpus, export, output, "--sections", "discrimination")
+    options = "--abx_context", "none", "--sections", "discrimination"
+    report(analyze, corpus, export, output, *options)
     assert (output / "figures/abx.png").is_file() and (output / "abx.item").is_file()
     report(analyze, corpus, export, output, "--sections", "order")
     kept = sorted(path.name for path in output.iterdir())
@@ -200,8 +202,11 @@ def test_what_cannot_be_used_ends_in_one_line(
 
 
 def test_the_toy_has_a_command_of_its_own(monkeypatch, tmp_path, capsys):
+    animate = toy.animate
     monkeypatch.setattr(toy, "STAGE_STEPS", 5)
     monkeypatch.setattr(toy, "BATCH", 64)
+    monkeypatch.setattr(toy, "DISTRIBUTIONS", {"uniform": toy.uniform})
+    monkeypatch.setattr(toy, "animate", lambda *args: animate(*args[:2], frames=3))
     script("toy").main(["--codes", "8", "--output", str(tmp_path)])
     assert capsys.readouterr().out.strip() == str(tmp_path / "report.html")
     names = {path.name for path in (tmp_path / "figures").iterdir()}
