@@ -19,7 +19,7 @@ SPEAKERS = 6
 """As many as markers can tell apart."""
 
 # In print in grey neighbours differ in lightness, the rest in their markers.
-_COLOURS = ("#00204d", "#d98c00", "#a01c3e", "#7fb0d8", "#00755e", "#b57edc", "#6b6b6b")
+_COLOURS = ("#00204d", "#c77f00", "#a01c3e", "#a6d3f2", "#00755e", "#7a3fb0", "#6b6b6b")
 _MARKERS = ("o", "^", "x", "s", "+", "D", "v")
 _LAYERS = 20
 
@@ -205,7 +205,7 @@ def _scatter(place, points, labels, names, rng):
     }
     for name, look in looks.items():
         place.scatter([], [], label=name, **look)
-    # A bit of every class in turn, or the last would hide the others.
+    # A few points of every class in turn, or the last class would hide the others.
     for part in np.array_split(rng.permutation(len(points)), _LAYERS):
         for name, look in looks.items():
             place.scatter(*points[part[labels[part] == name]].T, alpha=0.7, **look)

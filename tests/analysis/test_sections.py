@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from speechbrain_vae.analysis import codes, discrimination, order, overtime
 from speechbrain_vae.analysis.context import AnalysisContext, NotApplicable
@@ -62,6 +63,36 @@ def test_models_are_drawn_over_the_same_sentences(sfvq):
     for by_model in section.numbers.values():
         assert list(by_model) == ["SpaceFillingVQ", "VectorQuantizer"]
     assert len(section.figures[0][1].axes) == 4
+
+
+def test_names_of_phones_do_not_lie_over_each_other(sfvq, entries):
+    times = [[0.3 + i / 100, 0.31 + i / 100, "NG"] for i in range(40)]
+    entries["u0"]["phone_times"] = times
+    figure = overtime.draw([sfvq], "u0")
+    FigureCanvasAgg(figure).draw()
+    texts = [text for text in figure.axes[0].texts if text.get_text() == "NG"]
+    boxes = [text.get_window_extent() for text in texts]
+    assert 5 < len(boxes) < len(times)
+    assert all(a.x1 < b.x0 for a, b in zip(boxes, boxes[1:], strict=False))
+
+
+def test_a_peak_is_over_its_bar_and_in_the_figure():
+    counts = np.ones((1, 512), dtype=int)
+    # The highest bar is not the one of the most frequent code.
+    counts[0, 100], counts[0, 300:304] = 30, 20
+    axis = codes.draw_phones({"model": (["AA"], counts)}).axes[0]
+    (peak,) = axis.lines
+    assert 300 <= peak.get_xdata()[0] <= 304
+    assert peak.get_ydata()[0] < axis.get_ylim()[1] - 0.1
+
+
+def test_the_legend_of_abx_lies_outside_its_bars():
+    bars = {"within": 40.0, "within_se": 1.0, "across": 49.0, "across_se": float("nan")}
+    figure = discrimination.draw({f"model {i}": bars for i in range(7)})
+    FigureCanvasAgg(figure).draw()
+    (legend,) = figure.legends
+    axis = figure.axes[0].get_window_extent()
+    assert not legend.get_window_extent().overlaps(axis)
 
 
 def test_abx_compares_a_quantiser_with_what_it_quantises(sfvq):
