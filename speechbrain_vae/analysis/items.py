@@ -112,7 +112,7 @@ def format_items(items: list[Item]) -> str:
     Raises
     ------
     ValueError
-        A name has white space, or none of it is left.
+        A name is empty or has white space.
 
     Example
     -------
@@ -168,8 +168,8 @@ def read_items(path: str | Path) -> list[Item]:
 
     Raises
     ------
-    ValueError
-        The file has another layout; the line is named.
+    ValueError, FileNotFoundError
+        There is no such file, or it has another layout; the line is named.
 
     Example
     -------
@@ -178,6 +178,8 @@ def read_items(path: str | Path) -> list[Item]:
     >>> read_items(path)[0].following
     'T'
     """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no item file {path}")
     lines = Path(path).read_text(encoding="utf-8").splitlines()
     header = lines[0].split() if lines else []
     missing = [column for column in HEADER.split() if column not in header]

@@ -183,6 +183,7 @@ def test_items_without_a_triple_leave_the_section_out(
         (["--alignment", "{bad}"], "bad.ctm, line 1: a start at 0 s or later"),
         (["--alignment", "{late}"], "late.ctm has a phone of .* until 99.1 s"),
         (["--alignment", "{other}"], "none of the utterances of the train set"),
+        (["--items", "nowhere.item"], "there is no item file nowhere.item"),
         (["--items", "{bad}"], "bad.ctm: the first line must name the columns"),
     ],
 )
