@@ -99,7 +99,7 @@ phone, context and speaker. All items are in `abx.item` beside this page, which
 representation that holds the phone in few of its dimensions looks worse here than to a
 recogniser that learns which. Other speakers would give other errors: ± is a standard
 error, from leaving out one speaker at a time. Representations are measured on the same
-speakers, so a difference between two of them is known better than that.
+speakers, so a difference between two of them is mostly known better than that.
 """
 
 
