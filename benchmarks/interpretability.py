@@ -11,8 +11,9 @@ each encoder and how it stands with the bars; --output also writes every number 
 - jump: mean |i_t - i_t+1| / K; relative: over that of frames in random order
 - nmi: of codes and phones, silence among them; speech nmi: without
 - purity: phone purity; error: squared, to the nearest code, over that of VQ
-- similar, p: earth mover's distance of f-v, th-dh, s-z, sh-zh along the codes, over
-  that of random pairs; p of its permutation test, the largest of the seeds
+- similar, p: earth mover's distance of f-v, th-dh, s-z and sh-zh along the codes, over
+  that of random pairs; p of its permutation test, and of that among fricatives alone,
+  the largest of the seeds. Pairs with too few frames are left out, and named
 """
 
 import argparse
@@ -43,6 +44,7 @@ COLUMNS = (
     "purity",
     "similar",
     "p",
+    "fricatives p",
 )
 STEPS, BATCH = 1500, 2048
 JOINT = "SFVQ, trained with the encoder"
@@ -122,8 +124,9 @@ def evaluate(codes, assign, frames, phones):
         "purity": tell["all"]["phone_purity"],
         "similar": similar["mean"] / similar["random_mean"],
         "p": similar["p"],
+        "fricatives p": tell["fricatives"]["p"],
         "pairs": similar["pairs"],
-        "fricatives_p": tell["fricatives"]["p"],
+        "pairs left out": similar["left_out"],
         "pnmi": tell["all"]["pnmi"],
         "used": tell["all"]["used_codes"],
     }
@@ -161,7 +164,8 @@ def encoder_rows(source, train, test, size, seeds):
     rows = {}
     for name, results in runs.items():
         mean = {c: sum(r[c] for r in results) / len(results) for c in COLUMNS}
-        mean["p"] = max(result["p"] for result in results)
+        for p in ("p", "fricatives p"):
+            mean[p] = max(result[p] for result in results)
         rows[name] = {**mean, "seeds": results}
     base = rows["VQ"]["error"]
     for row in rows.values():
@@ -178,6 +182,7 @@ def bars(rows, name):
         "nmi of SFVQ / VQ, at least 0.95": sfvq["nmi"] / vq["nmi"],
         "speech nmi of SFVQ / VQ": sfvq["speech nmi"] / vq["speech nmi"],
         "similar phones: largest p, below 0.01": sfvq["p"],
+        "the same among fricatives": sfvq["fricatives p"],
     }
 
 
@@ -215,6 +220,8 @@ def main():
             reached = {name: bars(rows, name) for name in rows if "SFVQ" in name}
             numbers[source] = {"rows": rows, "bars": reached}
             print(f"\n## Encoder of {source}\n\n{markdown(rows)}\n", flush=True)
+            missing = rows["VQ"]["seeds"][0]["pairs left out"]
+            print(f"- pairs left out: {', '.join(missing) or 'none'}", flush=True)
             for name, values in reached.items():
                 for bar, value in values.items():
                     print(f"- {name}: {bar}: {value:.3g}", flush=True)

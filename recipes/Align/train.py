@@ -35,7 +35,6 @@ from speechbrain_vae.downstream import (
     downstream_sets,
     fit_and_test,
     frozen_features,
-    labelled,
     make_brain,
     open_corpus,
     open_experiment,
@@ -94,16 +93,16 @@ class Aligner:
         entries = open_corpus(self.hparams)
         path = self.hparams["lexicon"]
         lexicon = read_lexicon(path) if path else None
-        if lexicon is None:
-            entries = labelled(entries, "phones")
         self.phones, self.entries = {}, {}
         for split, part in entries.items():
             self.phones[split] = phones_of(part, lexicon)
             self.entries[split] = {utt: part[utt] for utt in self.phones[split]}
             if not self.entries[split]:
+                what = "words that are all in the lexicon" if lexicon else "phones"
                 raise ValueError(
-                    f"no utterance of the {split} set has phones; give the lexicon "
-                    "that has its words (--lexicon FILE)"
+                    f"no utterance of the {split} set has {what}; give the lexicon "
+                    "that has its words (--lexicon FILE), or choose a corpus with "
+                    "phones, for example --corpus speechocean762"
                 )
         self.feats = frozen_features(self.entries, self.hparams)
         self.said = {p for phones in self.phones["train"].values() for p in phones}

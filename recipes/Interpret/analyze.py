@@ -3,6 +3,8 @@
 
 > python recipes/Interpret/analyze.py results/sfvq/1234/export \
 >     --corpus speechocean762 --data_folder D --compare results/vqvae/1234/export
+
+What quantisers do in the plane, and how the curve grows: recipes/Interpret/toy.py.
 """
 
 import argparse
@@ -13,11 +15,13 @@ import sys
 import time
 from pathlib import Path
 
+from speechbrain_vae.analysis.abx import CONTEXTS
 from speechbrain_vae.analysis.context import (
     AnalysisContext,
     NotApplicable,
     open_entries,
 )
+from speechbrain_vae.analysis.discrimination import CONTEXT, open_items
 from speechbrain_vae.analysis.report import Section, write_report
 from speechbrain_vae.dataio.prepare import CORPORA
 from speechbrain_vae.pretraining import one_line_errors
@@ -33,7 +37,8 @@ LIMIT = 500
 
 def parse(argv):
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    description, _, after = __doc__.split("\n\n")
+    parser = argparse.ArgumentParser(description=description, epilog=after)
     parser.add_argument("export", help="folder of an export, or ID on the Hub")
     parser.add_argument("--corpus", required=True, choices=CORPORA)
     parser.add_argument("--data_folder", required=True, help="folder of the corpus")
@@ -50,6 +55,16 @@ def parse(argv):
     parser.add_argument(
         "--compare", nargs="+", default=[], help="exports to hold against it"
     )
+    parser.add_argument(
+        "--items",
+        help="ZeroSpeech item file for ABX; by default every phone is an item",
+    )
+    parser.add_argument(
+        "--abx_context",
+        default=CONTEXT,
+        choices=CONTEXTS,
+        help=f"what A, B and X of ABX have in common (default {CONTEXT})",
+    )
     parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=SECTIONS)
     parser.add_argument(
         "--output", type=Path, default=Path("results/interpret"), help="folder"
@@ -59,6 +74,10 @@ def parse(argv):
 
 def open_context(arguments):
     """The export, those it is compared with, and the utterances."""
+    if arguments.utterances < 0:
+        raise ValueError(
+            f"--utterances must be 0, for all, or more; got {arguments.utterances}"
+        )
     probe = AnalysisContext(arguments.export, {"": {}})
     entries = open_entries(
         arguments.corpus,
@@ -84,7 +103,7 @@ def open_context(arguments):
     return context
 
 
-def analyse(context, names=SECTIONS):
+def analyse(context, names=SECTIONS, **abx):
     """The sections that apply to an export.
 
     Arguments
@@ -92,6 +111,8 @@ def analyse(context, names=SECTIONS):
     context : AnalysisContext
     names : iterable of str
         Of :data:`SECTIONS`.
+    **abx
+        Arguments of :func:`speechbrain_vae.analysis.discrimination.section`.
 
     Returns
     -------
@@ -102,7 +123,8 @@ def analyse(context, names=SECTIONS):
         begin = time.monotonic()
         try:
             module = importlib.import_module(f"speechbrain_vae.analysis.{name}")
-            sections.append(module.section(context))
+            options = abx if name == "discrimination" else {}
+            sections.append(module.section(context, **options))
         except NotApplicable as error:
             missing[name] = str(error)
         except ModuleNotFoundError as error:
@@ -122,6 +144,7 @@ def main(argv):
     arguments = parse(argv)
     with one_line_errors():
         context = open_context(arguments)
+        items = arguments.items and open_items(arguments.items, context.entries)
         models = [context, *context.others]
         notes = "".join(
             f"<li><strong>{model.name}</strong>: `{model.source}`, "
@@ -131,7 +154,12 @@ def main(argv):
         path = write_report(
             arguments.output,
             f"Inside {context.name}",
-            analyse(context, arguments.sections),
+            analyse(
+                context,
+                arguments.sections,
+                items=items,
+                abx_context=arguments.abx_context,
+            ),
             f"{len(context.entries)} utterances of {arguments.corpus} "
             f"({arguments.split}), {len(set(context.speakers.values()))} speakers.\n\n"
             f"<ul>{notes}</ul>",

@@ -81,8 +81,9 @@ def abx_error(
     -------
     dict
         ``within``: error when X has the speaker of A and B; ``across``: when X has
-        another; both in percent, NaN where no triple can be made. ``triples``: number
-        of triples compared.
+        another; both in percent, NaN where no triple can be made. ``within_se`` and
+        ``across_se``: their standard errors, by leaving out one speaker at a time (the
+        jackknife), NaN with too few speakers. ``triples``: number of triples compared.
 
     Raises
     ------
@@ -94,10 +95,12 @@ def abx_error(
     -------
     >>> from speechbrain_vae.analysis.items import items_from_alignment
     >>> times = [[i / 10, i / 10 + 0.1, phone] for i, phone in enumerate("FSFS")]
-    >>> items = items_from_alignment({"a": times, "b": times}, {"a": "Ann", "b": "Bob"})
+    >>> speakers = {"a": "Ann", "b": "Bob", "c": "Cid"}
+    >>> items = items_from_alignment({utt: times for utt in speakers}, speakers)
     >>> frames = torch.eye(2).repeat_interleave(10, 0).repeat(2, 1)
-    >>> abx_error({"a": frames, "b": frames}, items, frame_shift=0.01, context="none")
-    {'within': 0.0, 'across': 0.0, 'triples': 48}
+    >>> features = {utt: frames for utt in speakers}
+    >>> abx_error(features, items, frame_shift=0.01, context="none")
+    {'within': 0.0, 'within_se': 0.0, 'across': 0.0, 'across_se': 0.0, 'triples': 120}
     """
     for name, value in (
         ("max_items_per_cell", max_items_per_cell),
@@ -120,13 +123,15 @@ def abx_error(
         )
     frames, starts, counts = _slices(features, items, members, frame_shift, first_frame)
     distances = _Distances(frames, starts, counts, members, (within, across))
-    within_error, within_triples = _error(within, distances)
-    across_error, across_triples = _error(across, distances)
-    return {
-        "within": 100 * within_error,
-        "across": 100 * across_error,
-        "triples": within_triples + across_triples,
-    }
+    owners = _owners(groups)
+    result, triples = {}, 0
+    for kind, cells in (("within", within), ("across", across)):
+        errors, number = _errors(cells, distances)
+        levels = _levels(cells.labels)
+        triples += number
+        result[kind] = 100 * _mean(errors, levels)
+        result[f"{kind}_se"] = 100 * _jackknife(errors, levels, owners[cells.groups])
+    return {**result, "triples": triples}
 
 
 def _groups(items, context, limit, rng):
@@ -292,11 +297,22 @@ class _Distances:
         return self.values[offsets[:, None, None] + cell]
 
 
-def _error(cells, distances):
-    """Mean error over contexts, speakers and pairs of phones; number of triples."""
-    if not len(cells.groups):
-        return float("nan"), 0
+def _owners(groups):
+    """Number of the speaker of each group."""
+    found = {
+        group: speaker
+        for by_speaker in groups.values()
+        for speaker, by_phone in by_speaker.items()
+        for group in by_phone.values()
+    }
+    return np.array([found[group] for group in range(len(found))])
+
+
+def _errors(cells, distances):
+    """Error of each cell; number of triples."""
     errors, number = np.empty(len(cells.groups)), 0
+    if not len(errors):
+        return errors, number
     sizes = distances.sizes[cells.groups]
     order = np.lexsort(sizes.T)
     ends = np.flatnonzero(np.any(np.diff(sizes[order], axis=0), axis=1)) + 1
@@ -316,10 +332,37 @@ def _error(cells, distances):
             if itself:
                 wrong[:, np.arange(nx), np.arange(nx)] = 0
             errors[same[part]] = wrong.sum(axis=(1, 2)) / (nx * (na - itself))
-    labels = cells.labels
+    return errors, int(number)
+
+
+def _levels(labels):
+    """Where each cell, and then each mean of cells, belongs in the next mean."""
+    levels = []
     while labels.shape[1] > 1:
         # Cells of one A, B and speaker first, then the speakers of one A and B.
         labels, of = np.unique(labels, axis=0, return_inverse=True)
-        errors = np.bincount(of.ravel(), errors) / np.bincount(of.ravel())
+        levels.append(of.ravel())
         labels = labels[:, :-1]
-    return float(errors.mean()), int(number)
+    return levels
+
+
+def _mean(errors, levels, kept=None):
+    """Mean error over contexts, then speakers, then pairs of phones, of cells kept."""
+    there = np.ones(len(errors)) if kept is None else kept.astype(float)
+    for of in levels:
+        count = np.bincount(of, there)
+        errors = np.bincount(of, errors * there) / np.maximum(count, 1)
+        there = np.minimum(count, 1)
+    return float((errors * there).sum() / there.sum()) if there.any() else float("nan")
+
+
+def _jackknife(errors, levels, speakers):
+    """Standard error of the mean, from leaving out each of the speakers of X, A and B
+    [C, 3] in turn."""
+    means = [
+        _mean(errors, levels, (speakers != one).all(axis=1))
+        for one in np.unique(speakers)
+    ]
+    if len(means) < 2:
+        return float("nan")
+    return float(np.std(means) * np.sqrt(len(means) - 1))

@@ -6,11 +6,15 @@ hold them, as ``phone_times`` of each utterance.
 
 import csv
 import gzip
+import io
+import itertools
+import math
 import re
-from collections import defaultdict
+import zlib
+from collections import Counter, defaultdict
 from pathlib import Path
 
-from speechbrain_vae.dataio.manifests import read_manifest
+from speechbrain_vae.dataio.manifests import read_manifest, safe_ids
 
 _TSV_COLUMNS = ("utt", "start_s", "end_s", "phone")
 
@@ -23,7 +27,8 @@ def read_alignment(path: str | Path):
     path : str or Path
         A manifest (``.json``), a CTM (``.ctm``), a table (``.tsv`` or ``.tsv.gz`` with
         the columns utt, start_s, end_s and phone), or a folder of TIMIT's ``.PHN`` or
-        of ``.TextGrid`` files, an utterance each, named after it.
+        of ``.TextGrid`` files, an utterance each: of TextGrids, ``ann/01.TextGrid`` is
+        utterance ann-01 and, where no other file is called so, also 01.
 
     Returns
     -------
@@ -33,7 +38,7 @@ def read_alignment(path: str | Path):
     Raises
     ------
     ValueError, FileNotFoundError
-        There is no alignment, or not one of these formats.
+        There is no alignment, not one of these formats, or it has times that cannot be.
 
     Example
     -------
@@ -49,7 +54,7 @@ def read_alignment(path: str | Path):
         times = _read_folder(path)
     elif path.name.lower().endswith(".json"):
         times = {
-            utt: entry["phone_times"]
+            utt: _checked(f"{path}, utterance {utt}", entry["phone_times"])
             for utt, entry in read_manifest(path, path.parent).items()
             if "phone_times" in entry
         }
@@ -67,21 +72,72 @@ def read_alignment(path: str | Path):
     return {utt: sorted(entries) for utt, entries in times.items()}
 
 
+def _checked(where, rows):
+    return [
+        [*_span(where, *_numbers(where, (start, end))), phone]
+        for start, end, phone in rows
+    ]
+
+
 def _read_folder(folder):
-    times = {}
-    readers = {".textgrid": read_textgrid, ".phn": read_phn}
+    times = _textgrids(folder, read_textgrid)
     for path in sorted(folder.rglob("*")):
-        reader = readers.get(path.suffix.lower())
-        if reader is None:
+        if path.suffix.lower() != ".phn":
             continue
-        # Where TIMIT's own sentences of different speakers share a name.
-        utt = path.stem
-        if reader is read_phn:
-            utt = f"{path.parent.name}_{path.stem}".lower()
+        # TIMIT's own sentences of different speakers share a name.
+        utt = f"{path.parent.name}_{path.stem}".lower()
         if utt in times:
             raise ValueError(f"{folder}: two files are named {utt}")
-        times[utt] = reader(path)
+        times[utt] = read_phn(path)
     return times
+
+
+def _textgrids(folder, read):
+    """What a reader makes of every TextGrid below a folder, by utterance.
+
+    The name is that of the same path in a corpus of folders; where no other file has
+    it, the bare name of the file does as well.
+    """
+    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() == ".textgrid")
+    # Names are made of paths of audio, extension and all.
+    audio = [p.relative_to(folder).with_suffix(".wav").as_posix() for p in paths]
+    names = safe_ids(audio)
+    found = {names[a]: read(path) for a, path in zip(audio, paths, strict=True)}
+    files = Counter(path.stem for path in paths)
+    for a, path in zip(audio, paths, strict=True):
+        if files[path.stem] == 1:
+            found.setdefault(path.stem, found[names[a]])
+    return found
+
+
+def read_words(path: str | Path):
+    """Word times, of the alignments that have them: folders of TextGrids.
+
+    Arguments
+    ---------
+    path : str or Path
+        As for :func:`read_alignment`.
+
+    Returns
+    -------
+    dict of str to list
+        ``[start, end, word]`` in seconds, words in upper case, by utterance; empty
+        where there is no tier whose name ends with "words".
+
+    Example
+    -------
+    >>> read_words(getfixture("tmp_path"))
+    {}
+    """
+    path = Path(path)
+    found = _textgrids(path, _words_of) if path.is_dir() else {}
+    return {utt: rows for utt, rows in found.items() if rows}
+
+
+def _words_of(path):
+    rows = next(_named(_tiers(path), "words"), [])
+    # MFA writes words that its dictionary lacks in brackets.
+    return [[start, end, word.upper()] for start, end, word in rows if word[0] != "<"]
 
 
 def read_phn(path: str | Path, sample_rate: int = 16000):
@@ -106,9 +162,10 @@ def read_phn(path: str | Path, sample_rate: int = 16000):
     [[0.0, 0.1, 'h#'], [0.1, 0.2, 'sh']]
     """
     rows = []
-    for number, fields in _lines(path, least=3):
-        start, end = _numbers(path, number, fields[:2])
-        rows.append([start / sample_rate, end / sample_rate, fields[2]])
+    for where, fields in _lines(path, least=3):
+        samples = _numbers(where, fields[:2])
+        start, end = _span(where, *(sample / sample_rate for sample in samples))
+        rows.append([start, end, fields[2]])
     return rows
 
 
@@ -133,9 +190,10 @@ def read_ctm(path: str | Path):
     {'a': [[0.25, 0.75, 'K']]}
     """
     times = defaultdict(list)
-    for number, fields in _lines(path, least=5):
-        start, duration = _numbers(path, number, fields[2:4])
-        times[fields[0]].append([start, round(start + duration, 6), fields[4]])
+    for where, fields in _lines(path, least=5):
+        start, duration = _numbers(where, fields[2:4])
+        span = _span(where, start, round(start + duration, 6))
+        times[fields[0]].append([*span, fields[4]])
     return dict(times)
 
 
@@ -151,20 +209,17 @@ def read_tsv(path: str | Path):
     -------
     dict of str to list
     """
-    path = Path(path)
-    opener = gzip.open if path.suffix == ".gz" else open
     times = defaultdict(list)
-    with opener(path, "rt", encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file, delimiter="\t")
-        missing = [
-            name for name in _TSV_COLUMNS if name not in (reader.fieldnames or ())
-        ]
-        if missing:
-            raise ValueError(f"{path}: column {missing[0]} is missing")
-        for row in reader:
-            utt, *span, phone = (row[name] for name in _TSV_COLUMNS)
-            start, end = _numbers(path, reader.line_num, span)
-            times[utt].append([start, end, phone])
+    reader = csv.DictReader(io.StringIO(_text(path), newline=""), delimiter="\t")
+    missing = [name for name in _TSV_COLUMNS if name not in (reader.fieldnames or ())]
+    if missing:
+        raise ValueError(f"{path}: column {missing[0]} is missing")
+    for row in reader:
+        where = f"{path}, line {reader.line_num}"
+        utt, start, end, phone = (row[name] for name in _TSV_COLUMNS)
+        if phone is None:
+            raise ValueError(f"{where}: fewer fields than the header has")
+        times[utt].append([*_span(where, *_numbers(where, (start, end))), phone])
     return dict(times)
 
 
@@ -186,52 +241,101 @@ def read_textgrid(path: str | Path, tier: str = "phones"):
     Raises
     ------
     ValueError
-        There is no such tier.
+        There is no such tier, or the file is damaged; line or tier are named.
     """
-    data = Path(path).read_bytes()
-    utf16 = data.startswith((b"\xff\xfe", b"\xfe\xff"))
-    text = data.decode("utf-16" if utf16 else "utf-8-sig")
+    tiers = _tiers(path)
+    rows = next(_named(tiers, tier), None)
+    if rows is None:
+        raise ValueError(
+            f"{path}: no interval tier {tier!r}; it has {', '.join(tiers) or 'none'}"
+        )
+    return rows
+
+
+def _named(tiers, ending):
+    """The tiers whose name ends so."""
+    return (rows for name, rows in tiers.items() if name.lower().endswith(ending))
+
+
+def _tiers(path):
+    """Intervals with a label of every interval tier of a TextGrid, by its name."""
+    text = _text(path)
     # Both forms are the same values in the same order: the long one adds their names.
-    tokens = re.findall(r'"(?:[^"]|"")*"|(?<![^\s])[-+.\d][-+.\deE]*(?![^\s])', text)
+    values = r'"(?:[^"]|"")*"|(?<![^\s])[-+.\d][-+.\deE]*(?![^\s])'
+    tokens = list(re.finditer(values, text))
     kinds = ('"IntervalTier"', '"TextTier"')
-    begins = [i for i, token in enumerate(tokens) if token in kinds]
-    names = []
-    for begin, end in zip(begins, begins[1:] + [len(tokens)], strict=True):
-        name = tokens[begin + 1].strip('"')
-        names.append(name)
-        if tokens[begin] != kinds[0] or not name.lower().endswith(tier.lower()):
+    begins = [i for i, token in enumerate(tokens) if token[0] in kinds]
+    tiers = {}
+    for begin, end in itertools.pairwise([*begins, len(tokens)]):
+        if tokens[begin][0] != kinds[0]:
             continue
         # Kind, name, start, end and number of intervals; then three values each.
-        values = tokens[begin + 5 : end]
-        rows = zip(values[::3], values[1::3], values[2::3], strict=True)
-        return [
-            [float(first), float(last), label[1:-1].replace('""', '"').strip()]
-            for first, last, label in rows
-            if label[1:-1].strip()
-        ]
-    raise ValueError(
-        f"{path}: no interval tier {tier!r}; it has {', '.join(names) or 'none'}"
-    )
+        header = [token[0] for token in tokens[begin : begin + 5]]
+        intervals = tokens[begin + 5 : end]
+        number, rest = divmod(len(intervals), 3)
+        if rest or header[4:] != [str(number)]:
+            raise ValueError(
+                f"{_place(path, text, tokens[begin])}: this tier has not as many "
+                "intervals as it says: the file is damaged"
+            )
+        rows = tiers[header[1].strip('"')] = []
+        for first, last, label in zip(*[iter(intervals)] * 3, strict=True):
+            where = _place(path, text, first)
+            start, stop = _span(where, *_numbers(where, [first[0], last[0]]))
+            label = label[0][1:-1].replace('""', '"').strip()
+            if label:
+                rows.append([start, stop, label])
+    return tiers
+
+
+def _place(path, text, token):
+    line = text.count("\n", 0, token.start()) + 1
+    return f"{path}, line {line}"
+
+
+def _text(path):
+    """A text file, gzipped or not, in UTF-8 or with the mark of UTF-16."""
+    path = Path(path)
+    data = path.read_bytes()
+    if path.suffix.lower() == ".gz":
+        try:
+            data = gzip.decompress(data)
+        except (OSError, EOFError, zlib.error) as error:
+            raise ValueError(f"{path} is not a whole gzip file: {error}") from None
+    utf16 = data.startswith((b"\xff\xfe", b"\xfe\xff"))
+    try:
+        return data.decode("utf-16" if utf16 else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"{path}, line {line}: not UTF-8; save it as UTF-8") from None
 
 
 def _lines(path, least):
-    """Number and fields of each line that is neither empty nor a comment."""
-    lines = Path(path).read_text(encoding="utf-8").splitlines()
-    for number, line in enumerate(lines, start=1):
+    """Place, for messages, and fields of each line but empty ones and comments."""
+    for number, line in enumerate(_text(path).splitlines(), start=1):
         fields = line.split()
         if not fields or line.startswith(";;"):
             continue
+        where = f"{path}, line {number}"
         if len(fields) < least:
-            raise ValueError(
-                f"{path}, line {number}: {least} fields expected; got {len(fields)}"
-            )
-        yield number, fields
+            raise ValueError(f"{where}: {least} fields expected; got {len(fields)}")
+        yield where, fields
 
 
-def _numbers(path, number, fields):
+def _numbers(where, fields):
     try:
         return [float(field) for field in fields]
     except (TypeError, ValueError):
         raise ValueError(
-            f"{path}, line {number}: times must be numbers; got {' and '.join(fields)}"
+            f"{where}: times must be numbers; got {' and '.join(map(str, fields))}"
         ) from None
+
+
+def _span(where, start, end):
+    """Start and end, if they can be those of a sound."""
+    if not 0 <= start <= end < math.inf:
+        raise ValueError(
+            f"{where}: a start at 0 s or later and an end after it are expected; got "
+            f"{start:g} to {end:g} s"
+        )
+    return start, end

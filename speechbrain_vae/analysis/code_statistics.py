@@ -84,6 +84,37 @@ def agreement(counts: np.ndarray) -> dict:
     }
 
 
+def shuffled_nmi(counts: np.ndarray, seed: int = 0) -> float:
+    """What NMI would be if codes told nothing: of codes shuffled over the frames.
+
+    With few frames chance alone makes codes and phones look related.
+
+    Arguments
+    ---------
+    counts : np.ndarray
+        Of each phone and code, shape [P, K].
+    seed : int
+        Seed of the shuffling.
+
+    Returns
+    -------
+    float
+
+    Example
+    -------
+    >>> diagonal = np.eye(8, dtype=int)
+    >>> shuffled_nmi(diagonal) > 0.9, shuffled_nmi(1000 * diagonal) < 0.01
+    (True, True)
+    """
+    phones, codes = (
+        np.repeat(np.arange(len(total)), total)
+        for total in (counts.sum(1), counts.sum(0))
+    )
+    shuffled = np.zeros_like(counts)
+    np.add.at(shuffled, (phones, np.random.default_rng(seed).permutation(codes)), 1)
+    return agreement(shuffled)["nmi"]
+
+
 def entropy_bits(probabilities):
     """Entropy of a distribution in bits.
 
@@ -123,6 +154,17 @@ def distances_along(counts: np.ndarray) -> np.ndarray:
     return np.abs(below[:, None] - below).mean(2)
 
 
+def pair_name(first: str, second: str) -> str:
+    """What a pair of phones is called.
+
+    Example
+    -------
+    >>> pair_name("S", "Z")
+    's-z'
+    """
+    return f"{first}-{second}".lower()
+
+
 def similar_pairs_test(
     names: list[str],
     distances: np.ndarray,
@@ -155,9 +197,9 @@ def similar_pairs_test(
     Returns
     -------
     dict or None
-        ``pairs``: the distance of each; ``mean``; ``random_mean``: over all pairs
-        that could be drawn; ``p``: share of permutations as close as that, the
-        identity counted. None where no pair is left.
+        ``pairs``: the distance of each; ``left_out``: the pairs that were not tested;
+        ``mean``; ``random_mean``: over all pairs that could be drawn; ``p``: share of
+        permutations as close as that, the identity counted. None where no pair is left.
 
     Example
     -------
@@ -173,6 +215,7 @@ def similar_pairs_test(
     kept = [pair for pair in pairs if pair[0] in place and pair[1] in place]
     if not kept:
         return None
+    left_out = [pair_name(*pair) for pair in pairs if pair not in kept]
     distances = distances[np.ix_(pool, pool)]
     first, second = (np.array([place[pair[side]] for pair in kept]) for side in (0, 1))
     observed = distances[first, second]
@@ -182,9 +225,10 @@ def similar_pairs_test(
     as_close = (means <= observed.mean() + 1e-12).sum()
     return {
         "pairs": {
-            f"{a}-{b}".lower(): float(distance)
-            for (a, b), distance in zip(kept, observed, strict=True)
+            pair_name(*pair): float(distance)
+            for pair, distance in zip(kept, observed, strict=True)
         },
+        "left_out": left_out,
         "mean": float(observed.mean()),
         "random_mean": float(distances[np.triu_indices(len(pool), 1)].mean()),
         "p": float((as_close + 1) / (permutations + 1)),

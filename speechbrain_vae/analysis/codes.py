@@ -5,9 +5,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from .code_statistics import (
+    SIMILAR_PAIRS,
     agreement,
     code_counts,
     distances_along,
+    pair_name,
+    shuffled_nmi,
     similar_pairs_test,
 )
 from .phones import PHONE_GROUPS, SILENCE, phone_group
@@ -22,6 +25,7 @@ _MEASURES = {
     "phone_purity": "phone purity",
     "cluster_purity": "cluster purity",
     "nmi": "NMI",
+    "nmi_shuffled": "NMI, codes shuffled",
     "pnmi": "PNMI",
     "phone_entropy_bits": "H(phone), bits",
     "conditional_entropy_bits": "H(phone | code), bits",
@@ -36,13 +40,13 @@ def section(context) -> Section:
     Arguments
     ---------
     context : speechbrain_vae.analysis.context.AnalysisContext
-        Of a discrete model, on utterances with phone times.
+        Of a model with one codebook, on utterances with phone times.
 
     Returns
     -------
     Section
     """
-    models = [context, *(other for other in context.others if other.discrete)]
+    models, note = context.coded()
     numbers, rows, pair_rows = {}, [], []
     counted = {}
     for model in models:
@@ -53,18 +57,14 @@ def section(context) -> Section:
             values = [result[key][measure] for measure in _MEASURES]
             rows.append([model.name, label, *values])
         for among, key in (("all phones", "similar"), ("fricatives", "fricatives")):
-            test = result[key]
-            if test:
-                values = [test["mean"], test["random_mean"], test["p"]]
-                pairs = ", ".join(f"{p} {d:.3f}" for p, d in test["pairs"].items())
-                pair_rows.append([model.name, among, pairs, *values])
+            pair_rows.append([model.name, among, *_pair_cells(result[key])])
     names, counts = counted[context.name]
     size = counts.shape[1]
     tables = [
         Table("Codes and phones", ("model", "over", *_MEASURES.values()), rows),
         Table(
             "Earth mover's distance of similar phones along the codes, as a share of K",
-            ("model", "random among", "pairs", "mean", "random pairs", "p"),
+            ("model", "random among", "pairs", "left out", "mean", "random pairs", "p"),
             pair_rows,
         ),
         Table(
@@ -94,11 +94,22 @@ def section(context) -> Section:
             "codes_phones",
             draw_phones(counted),
             "Histograms of code indices for each phone, scaled to one height, by "
-            "group. Triangle over a row: its most frequent code. Left out: phones with "
+            "group. Triangle over a row: its highest bar. Left out: phones with "
             f"fewer than {LEAST_FRAMES} frames.",
         ),
     ]
-    return Section("Codes and phones", _TEXT, figures, tables, numbers)
+    text = _TEXT.format(least=LEAST_FRAMES) + note
+    return Section("Codes and phones", text, figures, tables, numbers)
+
+
+def _pair_cells(test):
+    """Cells of a row: pairs, those left out, their mean, that of others, p."""
+    if test is None:
+        every = ", ".join(pair_name(*pair) for pair in SIMILAR_PAIRS)
+        return ["none", every, *3 * [float("nan")]]
+    pairs = ", ".join(f"{pair} {d:.3f}" for pair, d in test["pairs"].items())
+    left_out = ", ".join(test["left_out"]) or "none"
+    return [pairs, left_out, test["mean"], test["random_mean"], test["p"]]
 
 
 _TEXT = """
@@ -113,9 +124,13 @@ other along the codes, if these have an order. Their distance is the earth mover
 distance of their histograms, how far an index must be moved on average; **p** is the
 share of permutations of the phones' names, among all phones or among fricatives, that
 bring the pairs as close. With few fricatives the second test cannot give a small p.
+A pair with a phone of fewer than {least} frames is left out, and named.
 
 **What this does not show**: purity grows with the number of codes, so it compares
-codebooks of one size alone. Frames of one phone are not independent, and alignments
+codebooks of one size alone. Few frames make every NMI too large: compare it only over
+the same utterances, and with what it is when the codes are shuffled over the frames,
+which is chance alone. Frames that follow each other are alike, so in truth chance gives
+more than that. Frames of one phone are not independent, and alignments
 have errors of about a frame. Distances along the codes mean nothing where codes have no
 order; they are given for these models as a check of the test.
 """
@@ -157,17 +172,19 @@ def measure(names: list[str], counts: np.ndarray) -> dict:
     -------
     dict
         ``all`` and ``speech``, see
-        :func:`speechbrain_vae.analysis.code_statistics.agreement`; ``similar`` and
-        ``fricatives``, see ``similar_pairs_test``; ``peaks``; ``histograms``.
+        :func:`speechbrain_vae.analysis.code_statistics.agreement`, with the
+        ``nmi_shuffled`` of ``shuffled_nmi``; ``similar`` and ``fricatives``, see
+        ``similar_pairs_test``; ``peaks``; ``histograms``.
     """
     spoken = np.array([phone_group(name) != "silence" for name in names])
     often = spoken & (counts.sum(1) >= LEAST_FRAMES)
     kept = [name for name, keep in zip(names, often, strict=True) if keep]
+    heard = counts[spoken]
     distances = distances_along(counts[often])
     fricatives = {name for name in kept if phone_group(name) == "fricative"}
     return {
-        "all": agreement(counts),
-        "speech": agreement(counts[spoken]),
+        "all": agreement(counts) | {"nmi_shuffled": shuffled_nmi(counts)},
+        "speech": agreement(heard) | {"nmi_shuffled": shuffled_nmi(heard)},
         "similar": similar_pairs_test(kept, distances),
         "fricatives": similar_pairs_test(kept, distances, among=fricatives),
         "peaks": dict(zip(names, counts.argmax(1).tolist(), strict=True)),
@@ -218,9 +235,11 @@ def draw_phones(counted):
         for height, (group, name) in enumerate(reversed(rows)):
             total = counts[names.index(name)]
             edges, bars = _histogram(total)
-            top = height + 0.9 * bars / bars.max()
+            top = height + 0.76 * bars / bars.max()
             axis.stairs(top, edges, baseline=height, fill=True, color="0.35")
-            axis.plot(total.argmax() + 0.5, height + 0.94, "v", color="black", ms=3)
+            peak = bars.argmax()
+            middle = (edges[peak] + edges[peak + 1]) / 2
+            axis.plot(middle, height + 0.87, "v", color="black", ms=3)
             if height and group != rows[::-1][height - 1][0]:
                 axis.axhline(height, color="black", linewidth=0.8)
         axis.set(

@@ -1,5 +1,6 @@
 """What every section of an analysis looks at: a model, utterances and their phones."""
 
+import html
 import logging
 import random
 from collections import defaultdict
@@ -14,10 +15,13 @@ from speechbrain_vae.dataio.manifests import read_manifest
 from speechbrain_vae.dataio.prepare import prepare
 from speechbrain_vae.export import read_export
 
-from .alignments import read_alignment
+from .alignments import read_alignment, read_words
 from .phones import SILENCE, plain
 
 logger = logging.getLogger(__name__)
+
+SLACK = 0.5
+"""Seconds by which an alignment may outlast a recording: aligners and corpora pad."""
 
 
 class NotApplicable(ValueError):
@@ -133,6 +137,31 @@ class AnalysisContext:
         with torch.no_grad():
             return self.quantiser.lookup(torch.arange(size).unsqueeze(1)).float()
 
+    def coded(self) -> tuple[list["AnalysisContext"], str]:
+        """This model and those beside it that have one codebook.
+
+        Returns
+        -------
+        models : list of AnalysisContext
+        note : str
+            A paragraph that names the others and says why they are left out.
+
+        Raises
+        ------
+        NotApplicable
+            This model has none.
+        """
+        self.codebook  # noqa: B018 (raises)
+        models, left_out = [self], []
+        for other in self.others:
+            try:
+                other.codebook  # noqa: B018 (raises)
+                models.append(other)
+            except NotApplicable as error:
+                left_out.append(html.escape(str(error)))
+        note = f"\n\n**Left out**: {'; '.join(left_out)}." if left_out else ""
+        return models, note
+
     @property
     def speakers(self):
         """Speaker of each utterance that has one."""
@@ -235,8 +264,8 @@ def open_entries(
         Where the manifests go.
     alignment : str or Path, optional
         Phone times in place of those of the corpus, see
-        :func:`speechbrain_vae.analysis.alignments.read_alignment`; utterances without
-        any are left out.
+        :func:`speechbrain_vae.analysis.alignments.read_alignment`, and word times if it
+        has them; utterances without phone times are left out.
     split : str
         "train", "valid" or "test".
     limit : int, optional
@@ -251,23 +280,47 @@ def open_entries(
     Raises
     ------
     ValueError
-        The alignment is of another corpus.
+        The alignment is of another corpus, or lasts longer than the recordings.
     """
     prepare(corpus, data_folder, folder, sample_rate=sample_rate)
     entries = read_manifest(Path(folder) / f"{split}.json")
     if alignment is not None:
-        times = read_alignment(alignment)
-        entries = {
-            utt: {**entry, "phone_times": times[utt]}
-            for utt, entry in entries.items()
-            if utt in times
-        }
-        if not entries:
-            raise ValueError(
-                f"{alignment} has phone times for none of the utterances of the "
-                f"{split} set; its first utterance is {next(iter(times))}"
-            )
+        entries = _aligned(entries, alignment, split)
     return entries if limit is None else pick(entries, limit)
+
+
+def _aligned(entries, alignment, split):
+    """The entries that an alignment has, with its times."""
+    phones, words = read_alignment(alignment), read_words(alignment)
+    found = {}
+    for utt, entry in entries.items():
+        if not phones.get(utt):
+            continue
+        last = max(end for _, end, _ in phones[utt])
+        if last > entry["duration"] + SLACK:
+            raise ValueError(
+                f"{alignment} has a phone of {utt} until {last:g} s, but the recording "
+                f"lasts {entry['duration']:g} s: give times of this corpus, in seconds"
+            )
+        found[utt] = {**entry, "phone_times": phones[utt]}
+        if utt in words:
+            found[utt]["word_times"] = words[utt]
+    if not found:
+        raise ValueError(
+            f"{alignment} has phone times for none of the utterances of the {split} "
+            f"set; its first utterance is {next(iter(phones))}, theirs is "
+            f"{next(iter(entries), 'none')}"
+        )
+    if len(found) < len(entries):
+        logger.warning(
+            "%s has no phone times for %d of the %d utterances of the %s set, which "
+            "are left out",
+            alignment,
+            len(entries) - len(found),
+            len(entries),
+            split,
+        )
+    return found
 
 
 def pick(entries: dict[str, dict], number: int, seed: int = 1234) -> dict[str, dict]:
@@ -278,7 +331,7 @@ def pick(entries: dict[str, dict], number: int, seed: int = 1234) -> dict[str, d
     entries : dict of str to dict
         Manifest entries.
     number : int
-        How many to choose at most.
+        How many to choose at most, not negative.
     seed : int
         Seed of the choice.
 
@@ -292,6 +345,8 @@ def pick(entries: dict[str, dict], number: int, seed: int = 1234) -> dict[str, d
     >>> sorted(utt[0] for utt in pick(entries, 2))
     ['a', 'b']
     """
+    if number < 0:
+        raise ValueError(f"a number of utterances cannot be negative; got {number}")
     own = defaultdict(list)
     for utt in sorted(entries):
         own[entries[utt].get("spk_id")].append(utt)

@@ -1,5 +1,6 @@
 """Items of the ABX test: stretches of speech with a phone, its context, its speaker."""
 
+import math
 from pathlib import Path
 from typing import NamedTuple
 
@@ -96,21 +97,26 @@ def items_from_alignment(phone_times, speakers, span: str = "phone") -> list[Ite
     return items
 
 
-def write_items(path: str | Path, items: list[Item]):
-    """Write an item file of ZeroSpeech, which ``fastabx`` and Libri-light read.
+def format_items(items: list[Item]) -> str:
+    """The text of an item file of ZeroSpeech, which ``fastabx`` and Libri-light read.
 
     Arguments
     ---------
-    path : str or Path
-        The file, ``.item`` by custom.
     items : list of Item
-        What to write; times are rounded to a tenth of a millisecond.
+        Times are rounded to a tenth of a millisecond.
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    ValueError
+        A name is empty or has white space.
 
     Example
     -------
-    >>> path = getfixture("tmp_path") / "test.item"
-    >>> write_items(path, [Item("a", 0.1, 0.25, "AE", "K", "T", "Ann")])
-    >>> print(path.read_text().strip())
+    >>> print(format_items([Item("a", 0.1, 0.25, "AE", "K", "T", "Ann")]).strip())
     #file onset offset #phone prev-phone next-phone speaker
     a 0.1000 0.2500 AE K T Ann
     """
@@ -124,7 +130,27 @@ def write_items(path: str | Path, items: list[Item]):
                 )
         utt, *rest = words
         lines.append(f"{utt} {item.start:.4f} {item.end:.4f} {' '.join(rest)}")
-    Path(path).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return "\n".join(lines) + "\n"
+
+
+def write_items(path: str | Path, items: list[Item]):
+    """Write an item file.
+
+    Arguments
+    ---------
+    path : str or Path
+        The file, ``.item`` by custom.
+    items : list of Item
+        As for :func:`format_items`.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "test.item"
+    >>> write_items(path, [Item("a", 0.1, 0.25, "AE", "K", "T", "Ann")])
+    >>> len(path.read_text().splitlines())
+    2
+    """
+    Path(path).write_text(format_items(items), encoding="utf-8")
 
 
 def read_items(path: str | Path) -> list[Item]:
@@ -142,8 +168,8 @@ def read_items(path: str | Path) -> list[Item]:
 
     Raises
     ------
-    ValueError
-        The file has another layout; the line is named.
+    ValueError, FileNotFoundError
+        There is no such file, or it has another layout; the line is named.
 
     Example
     -------
@@ -152,6 +178,8 @@ def read_items(path: str | Path) -> list[Item]:
     >>> read_items(path)[0].following
     'T'
     """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no item file {path}")
     lines = Path(path).read_text(encoding="utf-8").splitlines()
     header = lines[0].split() if lines else []
     missing = [column for column in HEADER.split() if column not in header]
@@ -172,9 +200,13 @@ def read_items(path: str | Path) -> list[Item]:
             )
         utt, start, end, *rest = (fields[column] for column in columns)
         try:
-            items.append(Item(utt, float(start), float(end), *rest))
+            span = float(start), float(end)
         except ValueError:
+            span = math.nan, math.nan
+        if not 0 <= span[0] <= span[1] < math.inf:
             raise ValueError(
-                f"{path}, line {number}: times must be seconds; got {start} and {end}"
-            ) from None
+                f"{path}, line {number}: times must be seconds from 0 on, the onset "
+                f"first; got {start} and {end}"
+            )
+        items.append(Item(utt, *span, *rest))
     return items

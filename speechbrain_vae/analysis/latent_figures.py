@@ -12,12 +12,16 @@ STEPS = (-2.0, -1.0, 0.0, 1.0, 2.0)
 POINTS = 1200
 """Frames of a map."""
 
+LEAST_POINTS = 20
+"""With fewer frames neighbours mean nothing: PCA alone."""
+
 SPEAKERS = 6
 """As many as markers can tell apart."""
 
-# Dark to light, so that print in grey keeps the order; markers tell the rest.
-_COLOURS = ("#00204d", "#31446b", "#666970", "#958f78", "#cbba69", "#e8d34d", "#7a3b69")
+# In print in grey neighbours differ in lightness, the rest in their markers.
+_COLOURS = ("#00204d", "#c77f00", "#a01c3e", "#a6d3f2", "#00755e", "#7a3fb0", "#6b6b6b")
 _MARKERS = ("o", "^", "x", "s", "+", "D", "v")
+_LAYERS = 20
 
 
 def draw_kl(kl):
@@ -56,6 +60,9 @@ def draw_traversals(moved: np.ndarray, dimensions, hop: float):
     figure = Figure(figsize=(11, 1.6 * rows + 0.6), layout="constrained")
     axes = figure.subplots(rows, columns + 1, squeeze=False)
     still = STEPS.index(0.0)
+    means = moved.mean(2)
+    change = means - means[:, still, None]
+    most = 1.1 * max(float(np.abs(change[:, [0, -1]]).max()), 1e-3)
     for row, dimension in enumerate(dimensions):
         for column, step in enumerate(STEPS):
             place = axes[row, column]
@@ -75,12 +82,11 @@ def draw_traversals(moved: np.ndarray, dimensions, hop: float):
                 place.set_xlabel("Time (s)")
         axes[row, 0].set_ylabel(f"dimension {dimension}\nMel band")
         place = axes[row, columns]
-        mean = moved[row].mean(1) - moved[row, still].mean(0)
         for step, line, grey in ((0, "--", "0.5"), (columns - 1, "-", "0")):
             label = f"{STEPS[step]:+.0f} sd"
-            place.plot(mean[step], np.arange(bands), line, color=grey, label=label)
+            place.plot(change[row, step], range(bands), line, color=grey, label=label)
         place.axvline(0, color="0.8", linewidth=0.8, zorder=0)
-        place.set(ylim=(-0.5, bands - 0.5), yticks=[])
+        place.set(xlim=(-most, most), ylim=(-0.5, bands - 0.5), yticks=[])
         place.xaxis.set_major_locator(MaxNLocator(3, symmetric=True))
         if row == 0:
             place.set_title("change of mean")
@@ -165,7 +171,7 @@ def draw_maps(frames, seed: int = 0):
     places = figure.subplots(*shape, squeeze=False)
     for row, (method, points) in enumerate(panels.items()):
         for column, (key, (here, names)) in enumerate(labels.items()):
-            _scatter(places[row, column], points, here, names)
+            _scatter(places[row, column], points, here, names, rng)
             axis = "principal axis {}" if method == "PCA" else method + " axis {}"
             places[row, column].set(
                 xlabel=axis.format(1) + " (no unit)",
@@ -190,21 +196,26 @@ def draw_maps(frames, seed: int = 0):
     return figure, caption, variance
 
 
-def _scatter(place, points, labels, names):
+def _scatter(place, points, labels, names, rng):
     rest = ~np.isin(labels, names)
     place.scatter(*points[rest].T, s=3, color="0.88", zorder=0)
-    for number, name in enumerate(names):
-        these = points[labels == name]
-        colour = _COLOURS[number * len(_COLOURS) // max(len(names), 1) % len(_COLOURS)]
-        marker = _MARKERS[number % len(_MARKERS)]
-        place.scatter(
-            *these.T, s=9, marker=marker, color=colour, linewidths=0.8, label=name
-        )
+    looks = {
+        name: {"s": 11, "marker": marker, "color": colour, "linewidths": 0.8}
+        for name, marker, colour in zip(names, _MARKERS, _COLOURS, strict=False)
+    }
+    for name, look in looks.items():
+        place.scatter([], [], label=name, **look)
+    # A few points of every class in turn, or the last class would hide the others.
+    for part in np.array_split(rng.permutation(len(points)), _LAYERS):
+        for name, look in looks.items():
+            place.scatter(*points[part[labels[part] == name]].T, alpha=0.7, **look)
     place.set(xticks=[], yticks=[])
 
 
 def _neighbours(x, seed):
     """Name and points of a map that keeps neighbours, where a library makes one."""
+    if len(x) < LEAST_POINTS:
+        return None, None
     try:
         from umap import UMAP
 
@@ -215,6 +226,6 @@ def _neighbours(x, seed):
         from sklearn.manifold import TSNE
     except ImportError:
         return None, None
-    perplexity = min(30.0, max(1.0, (len(x) - 1) / 4))
+    perplexity = min(30.0, (len(x) - 1) / 4)
     maps = TSNE(init="pca", random_state=seed, perplexity=perplexity, n_jobs=1)
     return "t-SNE", maps.fit_transform(x)

@@ -41,7 +41,11 @@ def section(context) -> Section:
     if kl is not None:
         numbers["kl_nats"] = kl
         figures.append(("latents_kl", draw_kl(kl), "KL divergence of each dimension."))
-    if not context.discrete:
+    text = [_TEXT_KL] if kl is not None else []
+    if context.discrete:
+        text.append(_TEXT_DISCRETE)
+    else:
+        text.append(_TEXT_TRAVERSALS)
         utt = utterances[len(utterances) // 2]
         moved = traversals(context, utt, order[:TRAVERSED], spread)
         figures.append(
@@ -51,7 +55,8 @@ def section(context) -> Section:
                 f"A second of utterance {utt}, decoded with one dimension moved by so "
                 "many standard deviations (sd) of the aggregate posterior in every "
                 "frame. Grey: normalised log-Mel, dark where there is energy. Right: "
-                f"change of the mean spectrum. Dimensions by decreasing {rank}.",
+                "change of the mean spectrum, all rows on one scale. Dimensions by "
+                f"decreasing {rank}.",
             )
         )
     frames = describe_frames(context, utterances)
@@ -73,12 +78,23 @@ def section(context) -> Section:
     ]
     columns = ("known of the frame", "dimension", "its association", "median of all")
     table = Table("The dimension that goes most with it", columns, strongest)
-    return Section("Continuous latents", _TEXT, figures, [table], numbers)
+    paragraphs = "\n\n".join([*text, _TEXT])
+    return Section("Continuous latents", paragraphs, figures, [table], numbers)
 
 
-_TEXT = """
+_TEXT_KL = """
 The **KL divergence** says how many nats a dimension tells of a frame: one at zero is
-noise of the prior. **Traversals** decode what a dimension does to the spectrum.
+noise of the prior.
+"""
+_TEXT_TRAVERSALS = """
+**Traversals** decode what a dimension does to the spectrum.
+"""
+_TEXT_DISCRETE = """
+The model is discrete: looked at are the vectors that its codes stand for. They have no
+posterior, so there is no KL divergence, and between them nothing that was trained to be
+decoded, so there are no traversals.
+"""
+_TEXT = """
 **Associations** are the square root of the share of a dimension's variance that the
 groups explain (correlation ratio), or the absolute correlation, so 0 is nothing and 1
 is all. F0 is measured on voiced frames; `F0 within speaker` from the mean of each.

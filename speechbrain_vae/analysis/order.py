@@ -26,14 +26,15 @@ def section(context) -> Section:
     Arguments
     ---------
     context : speechbrain_vae.analysis.context.AnalysisContext
-        Of a discrete model.
+        Of a model with one codebook.
 
     Returns
     -------
     Section
     """
     books, numbers = {}, {}
-    for model in [context, *(other for other in context.others if other.discrete)]:
+    models, note = context.coded()
+    for model in models:
         codes = model.codebook
         encoded = [model[utt] for utt in model.entries]
         frames = [one.before for one in encoded]
@@ -53,7 +54,7 @@ def section(context) -> Section:
     columns = ("codebook", *COLUMNS.values())
     return Section(
         "Order of the codebook",
-        _TEXT.format(name=context.name),
+        _TEXT.format(name=context.name) + note,
         [
             (
                 "order_paths",

@@ -19,14 +19,14 @@ def section(context) -> Section:
     Arguments
     ---------
     context : speechbrain_vae.analysis.context.AnalysisContext
-        Of a discrete model; the discrete ones of ``context.others`` are drawn below it.
+        Of a model with one codebook; those of ``context.others`` that have one are
+        drawn below it.
 
     Returns
     -------
     Section
     """
-    context.codebook  # noqa: B018 (says why a continuous model has no such section)
-    models = [context, *(other for other in context.others if other.discrete)]
+    models, note = context.coded()
     figures, rows = [], []
     numbers: dict[str, dict] = {}
     for number, utt in enumerate(sentences(context), start=1):
@@ -38,7 +38,8 @@ def section(context) -> Section:
                 draw(models, utt),
                 f"Utterance {utt} of speaker {entry.get('spk_id', 'unknown')}{said}. "
                 "Grey: normalised log-Mel spectrogram, dark where there is energy. "
-                "Line: index of the code of each frame. Dotted: phone boundaries.",
+                "Line: index of the code of each frame. Dotted: phone boundaries; a "
+                "name without room is left out.",
             )
         )
         numbers[utt] = {}
@@ -51,7 +52,7 @@ def section(context) -> Section:
     columns = ("utterance", "model", "index jump", "share of frames that keep the code")
     return Section(
         "Codes over time",
-        _TEXT,
+        _TEXT + note,
         figures,
         [Table("Of these sentences alone", columns, rows)],
         numbers,
@@ -143,23 +144,29 @@ def draw(models, utt: str):
         size = len(model.codebook)
         codes.yaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
         codes.set(ylabel=f"code index (of {size})", ylim=(-0.03 * size, 1.03 * size))
-    _phones(axes, models[0].entries[utt].get("phone_times") or ())
+    # Names need this many seconds a letter.
+    letter = 0.0095 * seconds
+    _phones(axes, models[0].entries[utt].get("phone_times") or (), letter)
     axes[-1].set_xlabel("time (s)")
     return figure
 
 
-def _phones(axes, times):
-    """Boundaries of phones on every axis, their names above the first."""
-    previous = None
+def _phones(axes, times, letter):
+    """Boundaries of phones on every axis, above the first the names that find room."""
+    previous, taken = None, 0.0
     for start, end, phone in times:
         for axis in axes:
             for border in {start, end} - {previous}:
                 axis.axvline(border, color="black", linewidth=0.7, linestyle=":")
         previous = end
+        middle, name = (start + end) / 2, plain(phone)
+        if middle - letter * len(name) / 2 < taken:
+            continue
+        taken = middle + letter * (len(name) / 2 + 0.3)
         axes[0].text(
-            (start + end) / 2,
+            middle,
             1.01,
-            plain(phone),
+            name,
             transform=axes[0].get_xaxis_transform(),
             ha="center",
             va="bottom",

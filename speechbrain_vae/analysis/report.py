@@ -53,6 +53,8 @@ class Section:
         and arrays may be among them.
     animations : list of tuple
         Name, bytes of a GIF and caption of each.
+    files : dict of str to str
+        Text of files that are written beside the report, by their names.
 
     Example
     -------
@@ -66,6 +68,7 @@ class Section:
     tables: list = field(default_factory=list)
     numbers: dict = field(default_factory=dict)
     animations: list = field(default_factory=list)
+    files: dict = field(default_factory=dict)
 
     @property
     def slug(self):
@@ -81,7 +84,8 @@ def write_report(
     Arguments
     ---------
     folder : str or Path
-        Where to; made if missing, files of an earlier report are replaced.
+        Where to; made if missing. What an earlier report wrote there is removed, and
+        nothing else.
     title : str
         Heading.
     sections : list of Section
@@ -109,14 +113,20 @@ def write_report(
     names = [name for s in sections for name, *_ in [*s.figures, *s.animations]]
     if len(set(names)) < len(names):
         raise ValueError(f"figures need names of their own; got {', '.join(names)}")
+    _remove_earlier(folder)
     contents = "".join(
         f'<li><a href="#{s.slug}">{html.escape(s.title)}</a></li>' for s in sections
     )
     body = "".join(_section(section, folder / "figures") for section in sections)
+    texts = {name: text for s in sections for name, text in s.files.items()}
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    written = sorted([*texts, *(f"figures/{name}.*" for name in names)])
     path = folder / "report.html"
     path.write_text(
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<meta name="files" content="{" ".join(written)}">'
         f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head><body>"
         f"<h1>{html.escape(title)}</h1>{_paragraphs(notes)}"
         f"<nav><ul>{contents}</ul></nav>{body}</body></html>\n",
@@ -127,6 +137,20 @@ def write_report(
         json.dumps(numbers, indent=1, allow_nan=False) + "\n", encoding="utf-8"
     )
     return path
+
+
+def _remove_earlier(folder):
+    """Remove what the report in a folder says that it wrote."""
+    path = folder / "report.html"
+    page = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    listed = re.search(r'<meta name="files" content="([^"]*)">', page)
+    for name in listed[1].split() if listed else ():
+        figure = re.fullmatch(r"figures/([\w-]+)\.\*", name)
+        if figure:
+            for kind in ("png", "svg", "gif"):
+                (folder / f"figures/{figure[1]}.{kind}").unlink(missing_ok=True)
+        elif re.fullmatch(r"\w[\w.-]*", name):
+            (folder / name).unlink(missing_ok=True)
 
 
 def _section(section, folder):

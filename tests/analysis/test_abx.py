@@ -4,6 +4,7 @@ import itertools
 import math
 from collections import defaultdict
 
+import numpy as np
 import pytest
 import torch
 
@@ -102,7 +103,8 @@ def test_abx_equals_brute_force(context):
         max_items_per_cell=1000,
         max_x_speakers=1000,
     )
-    assert result == pytest.approx(expected, abs=1e-6)
+    found = {name: result[name] for name in expected}
+    assert found == pytest.approx(expected, abs=1e-6)
 
 
 def test_features_that_are_the_phone_make_no_error():
@@ -167,6 +169,23 @@ def test_the_order_of_the_items_changes_nothing():
     expected = abx_error(features, items, SHIFT, **options)
     assert abx_error(features, items[::-1], SHIFT, **options) == expected
     assert abx_error(features, items, SHIFT, seed=1, **options) != expected
+
+
+def test_leaving_out_one_speaker_gives_the_standard_error():
+    times, items = corpus()
+    features = random_features(times)
+    options = {"max_items_per_cell": 99, "max_x_speakers": 99, "context": "none"}
+    result = abx_error(features, items, SHIFT, **options)
+    names = sorted({item.speaker for item in items})
+    for kind in ("within", "across"):
+        means = [
+            abx_error(
+                features, [i for i in items if i.speaker != name], SHIFT, **options
+            )[kind]
+            for name in names
+        ]
+        expected = np.std(means) * math.sqrt(len(names) - 1)
+        assert result[f"{kind}_se"] == pytest.approx(expected)
 
 
 def test_what_is_compared_does_not_depend_on_the_features():

@@ -5,8 +5,14 @@ import json
 
 import pytest
 
-from speechbrain_vae.analysis.alignments import read_alignment, read_textgrid
+from speechbrain_vae.analysis.alignments import (
+    read_alignment,
+    read_textgrid,
+    read_words,
+)
+from speechbrain_vae.dataio.manifests import safe_ids
 
+TSV = "utt\tstart_s\tend_s\tphone\n"
 TIMES = {"spk_one": [[0.0, 0.25, "sil"], [0.25, 0.5, "K"], [0.5, 1.125, "AE"]]}
 
 LONG_TEXTGRID = """File type = "ooTextFile"
@@ -143,12 +149,65 @@ def test_a_textgrid_without_phones_names_its_tiers(tmp_path):
         ("a.ctm", "", "holds no phone times"),
         ("a.tsv", "utt\tstart_s\tend_s\n", "column phone is missing"),
         ("a.wav", "", "an alignment is a .json manifest"),
+        ("a.ctm", "\nu 1 nan 0.1 K\n", "line 2: a start at 0 s or later.*got nan"),
+        ("a.ctm", "u 1 0.3 -0.1 K\n", "line 1: .* got 0.3 to 0.2 s"),
+        ("a.ctm", b"u 1 0.3 0.1 K\nu 1 0.4 0.1 \xe9\n", "line 2: not UTF-8"),
+        ("a.tsv", TSV + "u\t-1\t0\tK\n", "line 2: .* got -1 to 0 s"),
+        ("a.tsv", TSV + "u\t0\t1\n", "line 2: fewer fields"),
+        ("a.tsv.gz", TSV, "is not a whole gzip file"),
+        ("a.tsv.gz", gzip.compress(TSV.encode())[:-9], "is not a whole gzip file"),
+        ("a.json", '{"u": {"wav": "", "phone_times": [[2, 1, "K"]]}}', "utterance u"),
     ],
 )
 def test_mistakes_are_named(tmp_path, name, text, message):
-    (tmp_path / name).write_text(text)
-    with pytest.raises(ValueError, match=message):
-        read_alignment(tmp_path / name)
+    path = tmp_path / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ValueError, match=message) as error:
+        read_alignment(path)
+    assert str(error.value).startswith(str(path))
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("", "no interval tier 'phones'; it has none"),
+        (SHORT_TEXTGRID[:-6], "line 8: this tier has not as many intervals"),
+        (SHORT_TEXTGRID[:90], "line 8: this tier has not as many intervals"),
+        (SHORT_TEXTGRID.replace("0.25\n0.5", "0.5\n0.25"), "line 16: .* got 0.5 to"),
+        (SHORT_TEXTGRID.replace('0.5\n"K"', '"K"\n0.5'), "line 16: times must be"),
+    ],
+)
+def test_a_damaged_textgrid_is_named(tmp_path, text, message):
+    (tmp_path / "a.TextGrid").write_text(text)
+    with pytest.raises(ValueError, match=message) as error:
+        read_alignment(tmp_path)
+    assert str(error.value).startswith(str(tmp_path / "a.TextGrid"))
+
+
+def _mirror(folder, *names):
+    for name in names:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(LONG_TEXTGRID)
+
+
+def test_textgrids_that_mirror_a_corpus_are_named_as_its_utterances(tmp_path):
+    _mirror(tmp_path, "ann/00.TextGrid", "bob/00.TextGrid", "bob/b 1.TextGrid")
+    names = ["ann/00.flac", "bob/00.flac"]
+    assert read_alignment(tmp_path).keys() > set(safe_ids(names).values())
+    assert safe_ids(["bob/b 1.wav"])["bob/b 1.wav"] in read_alignment(tmp_path)
+
+
+def test_a_textgrid_goes_by_its_bare_name_where_that_is_the_only_one(tmp_path):
+    _mirror(tmp_path, "ann/00.TextGrid", "bob/00.TextGrid", "bob/01.TextGrid")
+    assert set(read_alignment(tmp_path)) == {"ann-00", "bob-00", "bob-01", "01"}
+
+
+def test_words_are_read_from_the_tier_that_mfa_writes(tmp_path):
+    _mirror(tmp_path, "ann/00.TextGrid")
+    assert read_words(tmp_path)["ann-00"] == [[0.0, 1.125, 'HE SAID "1 2" 3']]
+    (tmp_path / "ann/00.TextGrid").write_text(SHORT_TEXTGRID)
+    assert read_words(tmp_path) == {}
+    assert read_words(_ctm(tmp_path)) == {}
 
 
 def test_a_missing_alignment_is_named(tmp_path):

@@ -9,6 +9,7 @@ from speechbrain_vae.analysis.code_statistics import (
     agreement,
     code_counts,
     distances_along,
+    shuffled_nmi,
     similar_pairs_test,
 )
 
@@ -37,6 +38,17 @@ def test_codes_that_ignore_the_phones_say_nothing():
     )
 
 
+def test_few_frames_make_any_nmi_large_and_shuffling_says_how_large():
+    rng = np.random.default_rng(0)
+    found = []
+    for frames in (500, 5000):
+        phones, codes = rng.choice(list("abcdef"), frames), rng.integers(0, 64, frames)
+        counts = code_counts(phones, codes, 64)[1]
+        found.append(shuffled_nmi(counts))
+        assert agreement(counts)["nmi"] == pytest.approx(found[-1], rel=0.2)
+    assert found[0] > 5 * found[1]
+
+
 def test_distance_along_the_codes_is_the_earth_movers_distance():
     counts = np.random.default_rng(0).integers(0, 9, (3, 10))
     place = np.arange(10) / 10
@@ -59,4 +71,5 @@ def test_phones_that_are_missing_leave_their_pair_out():
     names = ["F", "V", "S", "AA"]
     result = similar_pairs_test(names, np.ones((4, 4)), permutations=50)
     assert list(result["pairs"]) == ["f-v"]
+    assert result["left_out"] == ["th-dh", "s-z", "sh-zh"]
     assert similar_pairs_test(names, np.ones((4, 4)), among={"S", "AA"}) is None

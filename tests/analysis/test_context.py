@@ -64,6 +64,32 @@ def test_an_alignment_of_another_corpus_is_refused(tmp_path, entries):
         open_entries("folder", tmp_path, tmp_path / "save", alignment=ctm)
 
 
+def test_what_an_alignment_lacks_is_counted_and_its_words_are_kept(
+    tmp_path, entries, caplog
+):
+    (tmp_path / "tg").mkdir()
+    rows = [("words", "hi"), ("phones", "AY1")]
+    text = "".join(f'"IntervalTier" "{t}" 0 1 1 0.2 0.9 "{w}" ' for t, w in rows)
+    (tmp_path / "tg/u0.TextGrid").write_text(text)
+    where = tmp_path, tmp_path / "save", tmp_path / "tg"
+    found = open_entries("folder", *where, split="train")
+    assert found["u0"]["phone_times"] == [[0.2, 0.9, "AY1"]]
+    assert found["u0"]["word_times"] == [[0.2, 0.9, "HI"]]
+    assert "no phone times for 3 of the 4 utterances" in caplog.text
+
+
+def test_an_alignment_that_outlasts_the_recording_is_refused(tmp_path, entries):
+    ctm = tmp_path / "phones.ctm"
+    ctm.write_text("".join(f"u{i} 1 99.0 0.1 K\n" for i in range(6)))
+    with pytest.raises(ValueError, match="until 99.1 s, but the recording lasts 1 s"):
+        open_entries("folder", tmp_path, tmp_path / "save", alignment=ctm)
+
+
+def test_a_choice_of_less_than_nothing_is_refused():
+    with pytest.raises(ValueError, match="cannot be negative; got -1"):
+        pick({"a": {}, "b": {}}, -1)
+
+
 def test_a_choice_takes_speakers_alike_and_is_the_same_again():
     all_of_them = {f"{name}{i}": {"spk_id": name} for name in "abc" for i in range(9)}
     chosen = pick(all_of_them, 6)

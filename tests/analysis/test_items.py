@@ -58,6 +58,8 @@ def test_columns_of_an_item_file_may_come_in_any_order(tmp_path):
         ("#file onset offset #phone prev-phone next-phone\n", "speaker is missing"),
         (f"{HEADER}\nu 0 1 AE K T\n", "line 2: 6 fields instead of 7"),
         (f"{HEADER}\n\nu 0 x AE K T Ann\n", "line 3: times must be seconds"),
+        (f"{HEADER}\nu nan 1 AE K T Ann\n", "line 2: times must be seconds"),
+        (f"{HEADER}\nu 2 1 AE K T Ann\n", "line 2: .* got 2 and 1"),
     ],
 )
 def test_a_broken_item_file_is_named_with_its_line(tmp_path, text, message):

@@ -9,6 +9,7 @@ from speechbrain_vae.analysis.latent_factors import (
     correlation_ratio,
     describe_frames,
 )
+from speechbrain_vae.analysis.latent_figures import LEAST_POINTS, draw_maps
 from speechbrain_vae.analysis.latents import (
     STEPS,
     aggregate_deviation,
@@ -125,6 +126,33 @@ def test_the_section_of_a_report(context, tmp_path):
     kinds = ("kl", "traversals", "association", "maps")
     assert names == [f"latents_{kind}" for kind in kinds]
     assert write_report(tmp_path / "report", "Test", [found]).is_file()
+
+
+def test_the_map_of_few_frames_is_that_of_pca_alone(context):
+    frames = describe_frames(context, list(context.entries))
+    assert frames.middle.sum() < LEAST_POINTS
+    figure, caption, _ = draw_maps(frames)
+    assert all(axis.get_title().startswith("PCA") for axis in figure.axes)
+    assert "neighbours" not in caption
+
+
+def test_no_class_of_a_map_lies_over_all_others(context):
+    frames = describe_frames(context, list(context.entries))
+    figure, *_ = draw_maps(frames)
+    axis = next(axis for axis in figure.axes if "speaker" in axis.get_title())
+    painted = [dots for dots in axis.collections if len(dots.get_offsets())]
+    colours = [tuple(dots.get_facecolor()[0]) for dots in painted]
+    first, last = colours[0], colours[-1]
+    assert first in colours[2:] or last in colours[:-2]
+    assert sum(len(dots.get_offsets()) for dots in painted) == frames.middle.sum()
+
+
+def test_a_discrete_export_is_not_said_to_have_a_posterior(sfvq):
+    found = section(sfvq)
+    assert "nats" not in found.text and "decode what" not in found.text
+    assert "no KL divergence" in found.text and "does not show" in found.text
+    names = [name for name, *_ in found.figures]
+    assert names == ["latents_association", "latents_maps"]
 
 
 def test_a_corpus_without_labels_has_a_section_too(context):

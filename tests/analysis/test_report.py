@@ -38,6 +38,30 @@ def test_cells_of_a_table_are_text(tmp_path):
     assert "<td>&lt;b&gt;</td><td>0.123</td>" in page
 
 
+def test_a_second_report_removes_the_first_and_nothing_else(tmp_path):
+    mine = [tmp_path / "figures/mine.png", tmp_path / "notes.item"]
+    gif = [("growth", b"GIF89a", "It grows.")]
+    first = Section("A", "", [line("old")], animations=gif, files={"abx.item": "#"})
+    write_report(tmp_path, "First", [first])
+    for path in mine:
+        path.write_text("mine")
+    assert len(list((tmp_path / "figures").iterdir())) == 4
+    write_report(tmp_path, "Second", [Section("A", "", [line("new")])])
+    left = {path.name for path in (tmp_path / "figures").iterdir()}
+    assert left == {"mine.png", "new.png", "new.svg"}
+    assert not (tmp_path / "abx.item").exists() and mine[1].exists()
+
+
+def test_a_page_that_names_files_elsewhere_removes_nothing(tmp_path):
+    (tmp_path / "report").mkdir()
+    (tmp_path / "mine.txt").write_text("mine")
+    names = f"../mine.txt {tmp_path}/mine.txt figures/../../mine.*"
+    page = f'<meta name="files" content="{names}">'
+    (tmp_path / "report/report.html").write_text(page)
+    write_report(tmp_path / "report", "Second", [])
+    assert (tmp_path / "mine.txt").exists()
+
+
 def test_two_figures_of_one_name_are_refused(tmp_path):
     with pytest.raises(ValueError, match="names of their own"):
         write_report(tmp_path, "Title", [Section("A", "", [line(), line()])])

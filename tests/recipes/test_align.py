@@ -77,5 +77,12 @@ def test_a_lexicon_takes_the_place_of_phones(tmp_path):
 def test_a_corpus_without_phones_ends_in_one_line(tmp_path):
     corpus = tone_corpus(tmp_path / "corpus")
     (corpus / "resource" / "text-phone").unlink()
-    with pytest.raises(SystemExit, match="has phones"):
+    with pytest.raises(SystemExit, match="train set has phones; .*--lexicon FILE"):
         recipe.main(command(tmp_path))
+
+
+def test_a_lexicon_without_the_words_ends_in_one_line(tmp_path):
+    tone_corpus(tmp_path / "corpus")
+    (tmp_path / "lexicon.txt").write_text("ELSEWHERE EH L S W EH R\n")
+    with pytest.raises(SystemExit, match="all in the lexicon; .*--lexicon FILE"):
+        recipe.main(command(tmp_path, lexicon=tmp_path / "lexicon.txt"))
