@@ -104,7 +104,7 @@ def spoken_words(
     if not found:
         raise ValueError(
             f"no word was said {least} times: retrieval needs entries with word_times, "
-            "as those of speechocean762, timit and synthetic"
+            "as those of speechocean762, timit and synthetic, or TextGrids with words"
         )
     return found
 
