@@ -185,15 +185,14 @@ def check_device(device: str):
     >>> check_device("banana")
     Traceback (most recent call last):
       ...
-    ValueError: the device 'banana' cannot be used here (...); give cpu, or ...
+    ValueError: PyTorch cannot use the device 'banana' here; give cpu, or cuda ...
     """
     try:
         torch.zeros(1, device=device).cpu()
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).split("\n")[0].rstrip(".")
         raise ValueError(
-            f"the device {device!r} cannot be used here ({reason}); give cpu, or cuda "
-            "where PyTorch has a GPU"
+            f"PyTorch cannot use the device {device!r} here; give cpu, or cuda where "
+            "it has a GPU"
         ) from error
 
 
