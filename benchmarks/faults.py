@@ -22,10 +22,15 @@ import tempfile
 import time
 from pathlib import Path
 
+import h5py
+import kaldiio
+import numpy as np
 import soundfile
 import torch
 from laboratory import ENVIRONMENT, ROOT, Laboratory, cut, last_line, memory_disk
 from odd_audio import write
+
+from speechbrain_vae.extraction import read_manifest
 
 sys.path.insert(0, str(ROOT))
 from tests.hub_server import TOKEN, HubServer  # noqa: E402
@@ -210,11 +215,109 @@ def download(lab):
     lab.row("no server", "ended", last_line(done.stderr), done.returncode != 0)
 
 
+def features_of(out, kind):
+    """The features of an extraction by ID, read as a user does."""
+    ids = [entry["id"] for entry in read_manifest(out)]
+    if kind == "npy":
+        return {utt: np.load(out / f"{utt}.npy") for utt in ids}
+    if kind == "kaldi":
+        index = kaldiio.load_scp(str(out / "feats.scp"))
+        return {utt: index[utt] for utt in ids}
+    with h5py.File(out / "features.h5") as file:
+        return {utt: file[utt][:] for utt in ids}
+
+
+class Extraction:
+    """An extraction of a longer corpus, and what became of it."""
+
+    def __init__(self, lab, kind):
+        self.lab, self.kind = lab, kind
+        self.folder = lab.folder / "recordings"
+        for path in lab.corpus.rglob("*.wav"):
+            for copy in range(20):
+                target = self.folder / f"{path.parent.name}-{path.stem}-{copy}.wav"
+                target.parent.mkdir(exist_ok=True)
+                if not target.exists():
+                    shutil.copy(path, target)
+        self.run(lab.folder / f"calm-{kind}")
+        self.features = features_of(lab.folder / f"calm-{kind}", kind)
+
+    def start(self, out):
+        """Start it."""
+        command = [sys.executable, "-m", "speechbrain_vae.cli", "extract"]
+        command += [self.lab.folder / "calm" / "export", self.folder, "--out", out]
+        return subprocess.Popen(
+            [*command, "--format", self.kind],
+            cwd=ROOT,
+            env=ENVIRONMENT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, out):
+        """Go on to the end; what it said last where it failed."""
+        process = self.start(out)
+        _, said = process.communicate()
+        if process.returncode < 0:
+            return f"KILLED by signal {-process.returncode}"
+        return last_line(said) if process.returncode else None
+
+    def again(self, out, what, line, settings=""):
+        """Give the same command again, and note whether the features are the same."""
+        error = self.run(out)
+        found = {} if error else features_of(out, self.kind)
+        same = found.keys() == self.features.keys() and all(
+            np.array_equal(found[utt], self.features[utt]) for utt in found
+        )
+        end = "the same features" if same else f"other features ({error})"
+        happened = f"{settings}the same command again: {end}"
+        self.lab.row(f"{what}, {self.kind}", happened, line, same)
+
+
+def killed_extraction(extraction, number):
+    """Kill it again and again, at moments that nobody chose."""
+    out = extraction.lab.folder / f"killed-{extraction.kind}"
+    moments = random.Random(0)
+    for _ in range(number):
+        before = len(read_manifest(out))
+        process = extraction.start(out)
+        while len(read_manifest(out)) <= before and process.poll() is None:
+            time.sleep(0.01)
+        time.sleep(moments.uniform(0, 0.3))
+        process.kill()
+        process.communicate()
+    what = f"extraction: kill -9 at {number} random moments"
+    extraction.again(out, what, "")
+
+
+def full_disk_of_extraction(extraction):
+    """Room for some of the features; then for all."""
+    out = extraction.lab.folder / f"disk-{extraction.kind}"
+    with memory_disk(out, "500k") as remount:
+        if remount is not None:
+            error = extraction.run(out)
+            kept = len(read_manifest(out))
+            remount("size=64m")
+            settings = (
+                f"ended, {kept} of {len(extraction.features)} kept; room made and "
+            )
+            extraction.again(out, "extraction: the disk full", error, settings)
+
+
+def extractions(lab, number):
+    """Killed, and with a full disk."""
+    for kind in ("npy", "hdf5", "kaldi"):
+        extraction = Extraction(lab, kind)
+        killed_extraction(extraction, number)
+        full_disk_of_extraction(extraction)
+
+
 HEAD = """# Faults survived
 
 `python benchmarks/faults.py`: each was done to a training of a small VAE in a process
-of its own, or to its export. *The same weights* are those of a run that nobody
-disturbed, bit by bit.
+of its own, to its export, or to an extraction of features with it. *The same weights*
+and *the same features* are those of a run that nobody disturbed, bit by bit.
 
 | what was done | what happened | the line the user saw | nothing lost |
 |---|---|---|---|"""
@@ -230,6 +333,7 @@ def main(number, output):
             *(broken_numbers, models, download),
         ):
             fault(lab)
+        extractions(lab, number)
     Path(output).write_text("\n".join([HEAD, *lab.rows]) + "\n", encoding="utf-8")
 
 

@@ -1,7 +1,10 @@
 """Features or tokens of a folder of audio, in a folder of files."""
 
+import contextlib
 import json
 import logging
+import os
+import tempfile
 from pathlib import Path
 
 import torch
@@ -10,7 +13,7 @@ from tqdm import tqdm
 from speechbrain_vae.dataio.audio import AudioError
 from speechbrain_vae.dataio.manifests import audio_files, safe_ids
 from speechbrain_vae.export import LOADABLES
-from speechbrain_vae.feature_writers import WRITERS
+from speechbrain_vae.feature_writers import WRITERS, replacing
 from speechbrain_vae.inference.features import FeatureEncoder
 from speechbrain_vae.run_lock import run_lock
 
@@ -31,8 +34,9 @@ def extract(
 ) -> list[dict]:
     """Encode every audio file below a folder.
 
-    What was extracted before an interruption is kept; what cannot be decoded is named
-    in the manifest and in the log, and left out.
+    Given again, it keeps what is there, and encodes what is new, has changed or was
+    skipped; features of files that are gone go. What cannot be decoded is named in the
+    manifest and in the log, and left out.
 
     Arguments
     ---------
@@ -42,8 +46,8 @@ def extract(
         A tree of WAV, FLAC, Ogg, Opus and MP3 files.
     out : str or Path
         Where to. ``manifest.jsonl`` has a line for each file, in order: ``id``,
-        ``wav``, and ``frames`` with what the format adds, or ``skipped``.
-        ``extraction.json`` says by which model.
+        ``wav``, its ``size`` and ``mtime_ns``, and ``frames`` with what the format
+        adds, or ``skipped``. ``extraction.json`` says by which model, of which folder.
     kind : str
         "npy", "hdf5", "kaldi" or "tokens".
     device : str
@@ -61,7 +65,10 @@ def extract(
     Raises
     ------
     ValueError
-        No audio, another extraction in ``out``, or tokens of a continuous model.
+        No audio, another extraction in ``out``, tokens of a continuous model, or no
+        such device.
+    OSError
+        ``out`` cannot be written; the same call goes on once it can.
 
     Example
     -------
@@ -79,32 +86,41 @@ def extract(
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}; give one with audio files")
     # What is in there already is no recording of the corpus.
-    files = [f for f in audio_files(folder) if not Path(f[0]).is_relative_to(out)]
+    root, place = Path(os.path.abspath(folder)), Path(os.path.abspath(out))
+    files = audio_files(folder)
+    if root in place.parents:
+        files = [pair for pair in files if place not in Path(pair[0]).parents]
     if not files:
         raise ValueError(f"there is no audio below {folder}: no WAV, FLAC, Ogg or MP3")
+    check_device(device)
     encoder = FeatureEncoder.from_hparams(
         source, run_opts={"device": device}, trust_code=trust_code
     )
     if kind == "tokens":
-        encoder.tokens_batch(torch.zeros(1, encoder.sample_rate))
+        _check_tokens(encoder, source)
     writer = WRITERS[kind](out)
-    with run_lock(out):
-        check_settings(out, settings_of(encoder, kind))
-        manifest = read_manifest(out)
-        writer.resume({e["id"]: e for e in manifest if "frames" in e})
-        done = {entry["wav"] for entry in manifest}
-        ids = safe_ids(relative for _, relative in files)
+    with run_lock(out), _named(out):
+        check_settings(out, settings_of(encoder, kind, folder))
+        wanted = _wanted(files)
+        before = {entry["wav"]: entry for entry in read_manifest(out)}
+        done = {wav: e for wav, e in before.items() if _is_current(e, wanted.get(wav))}
+        # First the manifest: what it does not name is not there.
+        write_manifest(out, done.values())
+        writer.resume(
+            {entry["id"]: entry for entry in done.values()},
+            {entry["id"] for wav, entry in before.items() if wav not in done},
+        )
         waiting = [pair for pair in files if pair[1] not in done]
-        with open(out / MANIFEST, "w", encoding="utf-8") as lines:
-            lines.writelines(json.dumps(entry) + "\n" for entry in manifest)
-            lines.flush()
+        with open(out / MANIFEST, "a", encoding="utf-8") as lines:
             bar = tqdm(waiting, unit="file", disable=not progress, dynamic_ncols=True)
             for path, relative in bar:
-                entry = {"id": ids[relative], "wav": relative}
-                entry |= _extract_one(encoder, path, writer, ids[relative], kind)
+                entry = wanted[relative]
+                entry |= _extract_one(encoder, path, writer, entry["id"], kind)
                 lines.write(json.dumps(entry) + "\n")
                 lines.flush()
-                manifest.append(entry)
+                done[relative] = entry
+        manifest = [done[relative] for _, relative in files]
+        write_manifest(out, manifest)
     skipped = [entry for entry in manifest if "skipped" in entry]
     for entry in skipped[:10]:
         logger.warning("Skipped %s: %s", entry["wav"], entry["skipped"])
@@ -116,16 +132,81 @@ def extract(
     return manifest
 
 
+def _wanted(files):
+    """What the manifest says of each file, before it is encoded."""
+    ids = safe_ids(relative for _, relative in files)
+    return {
+        relative: {"id": ids[relative], "wav": relative, **_state(path)}
+        for path, relative in files
+    }
+
+
+def _state(path):
+    try:
+        status = os.stat(path)
+    except OSError:
+        return {"size": None, "mtime_ns": None}
+    return {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
+
+
+def _is_current(entry, wanted):
+    return "frames" in entry and wanted is not None and wanted.items() <= entry.items()
+
+
 def _extract_one(encoder, path, writer, utt, kind):
     try:
-        pieces = list(encoder.stream_file(path))
+        with _named(tempfile.gettempdir()):
+            pieces = list(encoder.stream_file(path))
     except AudioError as error:
         return {"skipped": str(error)}
     array = torch.cat([p[kind == "tokens"] for p in pieces]).cpu().numpy()
+    if kind == "tokens":
+        # Digital silence at the end is padding, which has no code.
+        array = array[(array >= 0).all(1)]
     return {"frames": len(array), **writer.write(utt, array)}
 
 
-def settings_of(encoder, kind: str) -> dict:
+@contextlib.contextmanager
+def _named(folder):
+    """Name the folder in errors of the disk that name no file."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(folder)
+        raise
+
+
+def check_device(device: str):
+    """Refuse a device that PyTorch cannot use here.
+
+    Example
+    -------
+    >>> check_device("cpu")
+    >>> check_device("banana")
+    Traceback (most recent call last):
+      ...
+    ValueError: PyTorch cannot use the device 'banana' here; give cpu, or cuda ...
+    """
+    try:
+        torch.zeros(1, device=device).cpu()
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"PyTorch cannot use the device {device!r} here; give cpu, or cuda where "
+            "it has a GPU"
+        ) from error
+
+
+def _check_tokens(encoder, source):
+    try:
+        encoder.tokens_batch(torch.zeros(1, encoder.sample_rate))
+    except ValueError as error:
+        raise ValueError(
+            f"{source} is continuous and has no tokens; give the format npy, hdf5 or "
+            "kaldi, or a model with a quantiser"
+        ) from error
+
+
+def settings_of(encoder, kind: str, folder: str | Path) -> dict:
     """What makes two extractions of one kind.
 
     Arguments
@@ -133,6 +214,8 @@ def settings_of(encoder, kind: str) -> dict:
     encoder : speechbrain_vae.inference.FeatureEncoder
     kind : str
         The format.
+    folder : str or Path
+        Of the audio.
 
     Returns
     -------
@@ -140,6 +223,7 @@ def settings_of(encoder, kind: str) -> dict:
     """
     return {
         "format": kind,
+        "folder": os.path.realpath(folder),
         "feature_size": encoder.feature_size,
         "frame_shift": encoder.frame_shift,
         "sample_rate": encoder.sample_rate,
@@ -161,7 +245,7 @@ def check_settings(out, settings):
     """
     path = Path(out) / SETTINGS
     if path.exists():
-        before = json.loads(path.read_text(encoding="utf-8"))
+        before = _read_settings(path)
         for name, value in settings.items():
             if before.get(name) != value:
                 raise ValueError(
@@ -169,7 +253,32 @@ def check_settings(out, settings):
                     f"({before.get(name)}, now {value}); give another --out, or remove "
                     "it to extract anew"
                 )
-    path.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+        return
+    with replacing(path) as file:
+        file.write(json.dumps(settings, indent=1) + "\n")
+
+
+def _read_settings(path):
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        settings = None
+    if not isinstance(settings, dict):
+        raise ValueError(f"{path} is damaged; remove {path.parent} to extract anew")
+    return settings
+
+
+def write_manifest(out, entries):
+    """Write a line for each entry, all of them or none.
+
+    Example
+    -------
+    >>> write_manifest(getfixture("tmp_path"), [{"wav": "a.wav"}])
+    >>> read_manifest(getfixture("tmp_path"))
+    [{'wav': 'a.wav'}]
+    """
+    with replacing(Path(out) / MANIFEST) as file:
+        file.writelines(json.dumps(entry) + "\n" for entry in entries)
 
 
 def read_manifest(out):
@@ -178,12 +287,14 @@ def read_manifest(out):
     Example
     -------
     >>> folder = getfixture("tmp_path")
-    >>> _ = (folder / MANIFEST).write_text('{"id": "a"}\\n{"id": "b')
+    >>> _ = (folder / MANIFEST).write_text('{"wav": "a"}\\n{"wav": "b')
     >>> read_manifest(folder)
-    [{'id': 'a'}]
+    [{'wav': 'a'}]
     """
     path = Path(out) / MANIFEST
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    entries = []
+    if path.exists():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            with contextlib.suppress(ValueError):
+                entries.append(json.loads(line))
+    return [e for e in entries if isinstance(e, dict) and "wav" in e]

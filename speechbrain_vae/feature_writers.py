@@ -1,13 +1,64 @@
 """Where extracted features go: one class a format, all with the same two calls.
 
-``write(utt, array)`` stores one utterance and gives what the manifest remembers of it;
-``resume(entries)`` is told of what was stored before, and drops what was not.
+``write(utt, array)`` stores one utterance, wholly or not at all, and gives what the
+manifest remembers of it; ``resume(entries, dropped)`` is told of what was stored before
+by ID, and of the IDs whose features are out of date, and drops all but the first.
 """
 
+import contextlib
+import io
 import os
 from pathlib import Path
 
 import numpy as np
+
+
+@contextlib.contextmanager
+def replacing(path: str | Path, mode: str = "w"):
+    """Write a file that is there wholly or not at all.
+
+    Arguments
+    ---------
+    path : str or Path
+        What it takes the place of, at the end.
+    mode : str
+        "w" for text, "wb" for bytes.
+
+    Yields
+    ------
+    file
+        Open to write to.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "a.txt"
+    >>> with replacing(path) as file:
+    ...     _ = file.write("a")
+    >>> path.read_text()
+    'a'
+    """
+    temporary = Path(f"{path}.tmp")
+    encoding = None if "b" in mode else "utf-8"
+    try:
+        with open(temporary, mode, encoding=encoding) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _appending(*paths):
+    """Leave files as they were where something cannot be added to them."""
+    ends = {path: path.stat().st_size for path in paths}
+    try:
+        yield
+    except BaseException:
+        for path, end in ends.items():
+            os.truncate(path, end)
+        raise
 
 
 class NpyWriter:
@@ -20,7 +71,6 @@ class NpyWriter:
     Example
     -------
     >>> writer = NpyWriter(getfixture("tmp_path"))
-    >>> writer.resume({})
     >>> writer.write("a", np.zeros((3, 2)))
     {'file': 'a.npy'}
     """
@@ -28,16 +78,19 @@ class NpyWriter:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
 
-    def resume(self, entries):
-        """Nothing to drop: a file is there wholly or not at all."""
+    def resume(self, entries, dropped):
+        """Remove the files that are out of date."""
+        for utt in dropped - entries.keys():
+            (self.folder / f"{utt}.npy").unlink(missing_ok=True)
 
     def write(self, utt, array):
         """Store features [T, D]."""
         name = f"{utt}.npy"
-        temporary = self.folder / f"{name}.tmp"
-        with open(temporary, "wb") as file:
-            np.save(file, array)
-        os.replace(temporary, self.folder / name)
+        # NumPy itself does not say why a file cannot be written.
+        memory = io.BytesIO()
+        np.save(memory, array)
+        with replacing(self.folder / name, "wb") as file:
+            file.write(memory.getbuffer())
         return {"file": name}
 
 
@@ -54,78 +107,84 @@ class Hdf5Writer:
         self.path = Path(folder) / "features.h5"
         self.file = None
 
-    def resume(self, entries):
+    def resume(self, entries, dropped):
         """Drop data sets that the manifest does not know."""
+        if not entries:
+            empty = io.BytesIO()
+            self.h5py.File(empty, "w").close()
+            with replacing(self.path, "wb") as file:
+                file.write(empty.getbuffer())
         try:
-            self.file = self.h5py.File(self.path, "a" if entries else "w")
+            self.file = self.h5py.File(self.path, "r+")
         except OSError as error:
             raise ValueError(
                 f"{self.path} was damaged when the last extraction was interrupted "
                 f"({' '.join(str(error).split())}); remove {self.path.parent} to "
                 "extract anew"
             ) from error
-        for utt in self.file.keys() - entries.keys():
-            del self.file[utt]
+        with self._room(0):
+            for utt in self.file.keys() - entries.keys():
+                del self.file[utt]
 
     def write(self, utt, array):
         """Store features [T, D]."""
-        self.file.create_dataset(utt, data=array)
-        self.file.flush()
+        with self._room(array.nbytes):
+            self.file.create_dataset(utt, data=array)
         return {"file": self.path.name}
 
-
-class _Appending:
-    """Adds to the end of one file; what is behind the last known end is cut off."""
-
-    name: str
-
-    def __init__(self, folder):
-        self.path = Path(folder) / self.name
-
-    def resume(self, entries):
-        """Cut off what an interrupted extraction has left half written."""
-        end = max((entry["end"] for entry in entries.values()), default=0)
-        with open(self.path, "ab") as file:
-            file.truncate(end)
-
-    def place(self):
-        """What the manifest remembers."""
-        return {"file": self.name, "end": self.path.stat().st_size}
+    @contextlib.contextmanager
+    def _room(self, size):
+        """Take room on the disk first: HDF5 does not survive a write that fails."""
+        # The index is copied when it grows.
+        size += 2**16 + 256 * len(self.file)
+        with open(self.path, "r+b") as file:
+            try:
+                if hasattr(os, "posix_fallocate"):
+                    os.posix_fallocate(file.fileno(), self.file.id.get_filesize(), size)
+                yield
+                self.file.flush()
+            finally:
+                os.ftruncate(file.fileno(), self.file.id.get_filesize())
 
 
-class KaldiWriter(_Appending):
+class KaldiWriter:
     """Matrices in ``feats.ark`` with their index ``feats.scp``, by kaldiio.
+
+    A matrix that is out of date leaves the index, and stays in the archive.
 
     Arguments
     ---------
     folder : str or Path
     """
 
-    name = "feats.ark"
-
     def __init__(self, folder: str | Path) -> None:
-        super().__init__(folder)
         self.kaldiio = _optional("kaldiio", "kaldi")
+        self.path = Path(folder) / "feats.ark"
         self.index = self.path.with_suffix(".scp")
 
-    def resume(self, entries):
-        """Cut off half a matrix, and its line of the index."""
-        super().resume(entries)
-        lines = []
-        if self.index.exists():
-            lines = self.index.read_text(encoding="utf-8").splitlines(keepends=True)
-        kept = [line for line in lines if line.split(" ")[0] in entries]
-        self.index.write_text("".join(kept), encoding="utf-8")
+    def resume(self, entries, dropped):
+        """Cut off what was half written, and drop lines of the index."""
+        end = max((entry["end"] for entry in entries.values()), default=0)
+        for path in (self.path, self.index):
+            path.touch()
+        if self.path.stat().st_size < end:
+            raise ValueError(
+                f"{self.path} is shorter than the manifest says; remove "
+                f"{self.path.parent} to extract anew"
+            )
+        os.truncate(self.path, end)
+        _keep_lines(self.index, entries)
 
     def write(self, utt, array):
         """Store features [T, D]."""
-        self.kaldiio.save_ark(
-            str(self.path), {utt: array}, scp=str(self.index), append=True
-        )
-        return self.place()
+        with _appending(self.path, self.index):
+            self.kaldiio.save_ark(
+                str(self.path), {utt: array}, scp=str(self.index), append=True
+            )
+        return {"file": self.path.name, "end": self.path.stat().st_size}
 
 
-class TokensWriter(_Appending):
+class TokensWriter:
     """A line ``ID 17 17 4 ...`` for each utterance in ``tokens.txt``.
 
     Where a frame has several codes, those of one frame are joined by commas.
@@ -137,7 +196,7 @@ class TokensWriter(_Appending):
     Example
     -------
     >>> writer = TokensWriter(getfixture("tmp_path"))
-    >>> writer.resume({})
+    >>> writer.resume({}, set())
     >>> _ = writer.write("a", np.array([[3], [4]]))
     >>> _ = writer.write("b", np.array([[3, 1], [4, 0]]))
     >>> print(writer.path.read_text())
@@ -146,14 +205,28 @@ class TokensWriter(_Appending):
     <BLANKLINE>
     """
 
-    name = "tokens.txt"
+    def __init__(self, folder: str | Path) -> None:
+        self.path = Path(folder) / "tokens.txt"
+
+    def resume(self, entries, dropped):
+        """Drop lines that the manifest does not know, half a line among them."""
+        self.path.touch()
+        _keep_lines(self.path, entries)
 
     def write(self, utt, array):
         """Store code indices [T, G]."""
         codes = (",".join(map(str, frame)) for frame in array)
-        with open(self.path, "a", encoding="utf-8") as file:
+        with _appending(self.path), open(self.path, "a", encoding="utf-8") as file:
             file.write(" ".join([utt, *codes]) + "\n")
-        return self.place()
+        return {"file": self.path.name}
+
+
+def _keep_lines(path, ids):
+    """Drop the lines of a table whose first words are none of these IDs."""
+    with open(path, encoding="utf-8") as old, replacing(path) as new:
+        for line in old:
+            if line.endswith("\n") and line.split(" ")[0].strip() in ids:
+                new.write(line)
 
 
 WRITERS: dict[str, type] = {

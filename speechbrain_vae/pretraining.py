@@ -211,8 +211,9 @@ def prepare_corpus(hparams, save_folder):
 
 _ADVICE = {
     errno.EACCES: "change its permissions, or give another folder",
-    errno.EROFS: "give a folder that can be written, such as another --output_folder",
+    errno.EROFS: "give another folder, one that can be written",
     errno.ENOSPC: "make room, and give the same command again to go on",
+    errno.EFBIG: "give a folder where files may be larger (see ulimit -f)",
     errno.EDQUOT: "make room, and give the same command again to go on",
 }
 

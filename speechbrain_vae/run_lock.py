@@ -62,7 +62,7 @@ def run_lock(folder: str | Path):
         except (BlockingIOError, PermissionError):
             raise RunLockError(
                 f"{folder} is in use by another run ({_owner(file)}); wait for it, "
-                "stop it, or give another --output_folder"
+                "stop it, or give another output folder"
             ) from None
         file.truncate(0)
         json.dump(

@@ -1,6 +1,9 @@
 """The command line: features of folders, and what a model is."""
 
+import contextlib
 import json
+import os
+import resource
 
 import numpy as np
 import pytest
@@ -108,7 +111,175 @@ def test_an_interrupted_extraction_goes_on_and_ends_like_any_other(
     check(kind, out, corpus, tiny_export)
     encoded.clear()
     extract(tiny_export, corpus, out, kind, progress=False)
-    assert not encoded
+    assert encoded == ["ann-broken"]
+
+
+KINDS = ["npy", "hdf5", "kaldi", "tokens"]
+
+
+def stored(kind, out):
+    """The identifiers that a reader of the format finds."""
+    if kind == "npy":
+        return {path.stem for path in out.glob("*.npy")}
+    if kind == "hdf5":
+        with pytest.importorskip("h5py").File(out / "features.h5") as file:
+            return set(file)
+    name = {"kaldi": "feats.scp", "tokens": "tokens.txt"}[kind]
+    lines = (out / name).read_text().splitlines()
+    assert len({line.split()[0] for line in lines}) == len(lines)
+    return {line.split()[0] for line in lines}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_second_extraction_follows_what_became_of_the_corpus(
+    kind, corpus, tiny_export, discrete_export, tmp_path, monkeypatch
+):
+    out = tmp_path / "out"
+    export = discrete_export if kind == "tokens" else tiny_export
+    extract(export, corpus, out, kind, progress=False)
+    generator = np.random.default_rng(1)
+    for name in ("ann/1.wav", "ann/broken.wav", "bob/3.wav"):
+        soundfile.write(corpus / name, generator.normal(size=8000) / 9, 16000)
+    (corpus / "ann" / "2.flac").unlink()
+    encoded, original = [], extraction._extract_one
+    monkeypatch.setattr(
+        extraction,
+        "_extract_one",
+        lambda *args: encoded.append(args[3]) or original(*args),
+    )
+    manifest = extract(export, corpus, out, kind, progress=False)
+    assert encoded == ["ann-1", "ann-broken", "bob-3"]
+    assert read_manifest(out) == manifest
+    files = sorted(str(path.relative_to(corpus)) for path in corpus.rglob("*.wav"))
+    assert [entry["wav"] for entry in manifest] == files
+    assert stored(kind, out) == {entry["id"] for entry in manifest}
+    if kind != "tokens":
+        encoder = FeatureEncoder.from_hparams(export)
+        for entry in manifest:
+            expected = encoder.encode_file(corpus / entry["wav"]).numpy()
+            np.testing.assert_allclose(read(kind, out, entry), expected, atol=1e-6)
+
+
+def test_files_of_the_same_names_elsewhere_are_refused(corpus, tiny_export, tmp_path):
+    out, other = tmp_path / "out", tmp_path / "other"
+    extract(tiny_export, corpus, out, progress=False)
+    corpus.rename(other)
+    with pytest.raises(ValueError, match="another folder .*corpus, now .*other.*--out"):
+        extract(tiny_export, other, out, progress=False)
+
+
+@contextlib.contextmanager
+def no_file_above(size):
+    """As on a full disk, but that the error is another one."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_full_disk_is_one_line_and_costs_nothing(
+    kind, corpus, tiny_export, discrete_export, tmp_path, monkeypatch
+):
+    out, written = tmp_path / "out", []
+    export = discrete_export if kind == "tokens" else tiny_export
+    writer = extraction.WRITERS[kind]
+    original = writer.write
+
+    def write(self, utt, array):
+        if len(written) == 2:
+            size = self.path.stat().st_size if kind != "npy" else 0
+            with no_file_above(size + 50):
+                return original(self, utt, array)
+        written.append(utt)
+        return original(self, utt, array)
+
+    arguments = [str(export), str(corpus), "--out", str(out), "--format", kind]
+    with monkeypatch.context() as patch:
+        patch.setattr(writer, "write", write)
+        with pytest.raises(SystemExit, match=rf"^error: File too large: {out}.*; give"):
+            main(["extract", *arguments])
+    assert len(written) == 2 and not list(out.glob("*.tmp"))
+    main(["extract", *arguments])
+    assert stored(kind, out) == {"ann-1", "ann-2", "bob-1", "bob-__2-17c153a9"}
+    if kind != "tokens":
+        check(kind, out, corpus, tiny_export)
+
+
+def test_no_room_for_the_manifest_is_said_too(
+    corpus, tiny_export, tmp_path, monkeypatch
+):
+    out, original = tmp_path / "out", extraction._extract_one
+
+    def then_full(*args):
+        entry = original(*args)
+        size = (out / MANIFEST).stat().st_size
+        limited.enter_context(no_file_above(size + 10))
+        return entry
+
+    with monkeypatch.context() as patch, contextlib.ExitStack() as limited:
+        patch.setattr(extraction, "_extract_one", then_full)
+        with pytest.raises(OSError, match=rf"File too large: '{out}'"):
+            extract(tiny_export, corpus, out, progress=False)
+    extract(tiny_export, corpus, out, progress=False)
+    check("npy", out, corpus, tiny_export)
+
+
+@pytest.mark.parametrize("seconds", [1, 40])
+def test_silence_at_the_end_has_no_tokens(seconds, discrete_export, tmp_path):
+    wav = np.zeros(16000 * seconds)
+    wav[:8000] = np.random.default_rng(0).normal(size=8000) / 9
+    (tmp_path / "corpus").mkdir()
+    soundfile.write(tmp_path / "corpus" / "a.wav", wav, 16000)
+    out = tmp_path / "out"
+    (entry,) = extract(
+        discrete_export, tmp_path / "corpus", out, "tokens", progress=False
+    )
+    tokens = (out / "tokens.txt").read_text().split()[1:]
+    assert len(tokens) == entry["frames"] == 26
+    assert all(0 <= int(token) < 16 for token in tokens)
+
+
+def test_an_interrupted_line_of_tokens_is_written_again(
+    corpus, discrete_export, tmp_path
+):
+    extract(discrete_export, corpus, tmp_path, "tokens", progress=False)
+    tokens, manifest = tmp_path / "tokens.txt", tmp_path / MANIFEST
+    whole = tokens.read_text()
+    os.truncate(tokens, len(whole) - 20)
+    manifest.write_text("".join(manifest.read_text().splitlines(keepends=True)[:-1]))
+    extract(discrete_export, corpus, tmp_path, "tokens", progress=False)
+    assert tokens.read_text() == whole
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]"])
+def test_damaged_settings_are_named_in_one_line(text, corpus, tiny_export, tmp_path):
+    out = tmp_path / "out"
+    extract(tiny_export, corpus, out, progress=False)
+    (out / "extraction.json").write_text(text)
+    with pytest.raises(ValueError, match="extraction.json is damaged; remove .*out to"):
+        extract(tiny_export, corpus, out, progress=False)
+
+
+@pytest.mark.parametrize("text", ["", "\0\0\0\n", "[]\n7\n", '{"id": "ann-1"}\n'])
+def test_damaged_lines_of_the_manifest_are_written_again(
+    text, corpus, tiny_export, tmp_path
+):
+    out = tmp_path / "out"
+    extract(tiny_export, corpus, out, progress=False)
+    (out / MANIFEST).write_text(text)
+    extract(tiny_export, corpus, out, progress=False)
+    check("npy", out, corpus, tiny_export)
+
+
+def test_what_is_missing_of_an_archive_is_said(corpus, tiny_export, tmp_path):
+    pytest.importorskip("kaldiio")
+    extract(tiny_export, corpus, tmp_path, "kaldi", progress=False)
+    os.truncate(tmp_path / "feats.ark", 100)
+    with pytest.raises(ValueError, match="feats.ark is shorter than the manifest says"):
+        extract(tiny_export, corpus, tmp_path, "kaldi", progress=False)
 
 
 def test_tokens_are_those_of_the_encoder(corpus, discrete_export, tmp_path, capsys):
@@ -134,11 +305,15 @@ def test_another_model_or_format_is_not_mixed_in(
         extract(discrete_export, corpus, tmp_path / "out", progress=False)
 
 
-def test_features_written_into_the_corpus_are_no_recordings(corpus, tiny_export):
-    out = corpus / "features"
+@pytest.mark.parametrize("out", ["features", "."])
+def test_features_written_into_the_corpus_are_no_recordings(
+    out, corpus, tiny_export, monkeypatch
+):
+    monkeypatch.chdir(corpus)
     extract(tiny_export, corpus, out, progress=False)
-    soundfile.write(out / "listen.wav", np.ones(9000), 16000)
-    manifest = extract(tiny_export, corpus, out, progress=False)
+    if out != ".":
+        soundfile.write(corpus / out / "listen.wav", np.ones(9000), 16000)
+    manifest = extract(tiny_export, ".", out, progress=False)
     assert len(manifest) == 5
 
 
@@ -155,6 +330,9 @@ def test_info_says_what_a_model_is(tiny_export, discrete_export, capsys):
     ("change", "message"),
     [
         ({"kind": "tokens"}, "continuous and has no tokens"),
+        ({"kind": "tokens"}, "give the format npy, hdf5 or kaldi"),
+        ({"device": "banana"}, "cannot use the device 'banana' here; give cpu"),
+        ({"device": "meta"}, "cannot use the device 'meta' here; give cpu"),
         ({"folder": "nowhere"}, "there is no folder nowhere"),
         ({"folder": "empty"}, "there is no audio below"),
         ({"source": "nowhere"}, "there is no export at nowhere"),
@@ -171,6 +349,15 @@ def test_what_a_user_can_get_wrong_is_one_line(
     arguments = {"source": tiny_export, "folder": corpus, "out": "out"} | change
     with pytest.raises(ValueError, match=message):
         extract(**arguments, progress=False)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_one_line(corpus, tiny_export):
+    arguments = [str(tiny_export), str(corpus), "--out", str(corpus / "x")]
+    with pytest.raises(
+        SystemExit, match="^error: PyTorch cannot use the device 'cuda'"
+    ):
+        main(["extract", *arguments, "--device", "cuda"])
 
 
 @pytest.mark.parametrize("package", ["h5py", "kaldiio"])

@@ -12,7 +12,7 @@ from speechbrain_vae.pretraining import one_line_errors
     ("number", "advice"),
     [
         (errno.ENOSPC, "make room, and give the same command again"),
-        (errno.EROFS, "another --output_folder"),
+        (errno.EROFS, "another folder, one that can be written"),
         (errno.EACCES, "change its permissions"),
     ],
 )

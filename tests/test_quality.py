@@ -17,10 +17,18 @@ def said(*command):
     return run.returncode, (run.stdout + run.stderr).strip()
 
 
-@pytest.mark.parametrize("module", ["", ".inference", ".lobes.frozen", ".extraction"])
-def test_importing_warns_of_nothing(module):
-    command = f"import speechbrain_vae{module}"
-    assert said("-W", "error", "-c", command) == (0, "")
+EVERY_MODULE = """
+import importlib, pkgutil, sys, speechbrain_vae
+for module in pkgutil.walk_packages(speechbrain_vae.__path__, "speechbrain_vae."):
+    importlib.import_module(module.name)
+print(sum(name.startswith("speechbrain_vae.") for name in sys.modules))
+"""
+
+
+def test_importing_warns_of_nothing():
+    status, output = said("-W", "error", "-c", EVERY_MODULE)
+    files = (ROOT / "speechbrain_vae").rglob("*.py")
+    assert (status, output) == (0, str(len(list(files)) - 1))
 
 
 def test_the_command_line_starts_without_the_packages_of_extras():
@@ -28,6 +36,12 @@ def test_the_command_line_starts_without_the_packages_of_extras():
     code = f"{hide}; from speechbrain_vae.cli import main; main(['--help'])"
     status, output = said("-W", "error", "-c", code)
     assert status == 0 and output.startswith("usage: speechbrain-vae")
+
+
+@pytest.mark.parametrize("command", [["check"], ["format", "--check"]])
+def test_code_is_in_style(command):
+    status, output = said("-m", "ruff", *command, "--quiet", ".")
+    assert (status, output) == (0, "")
 
 
 def test_types_agree():

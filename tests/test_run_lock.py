@@ -40,7 +40,8 @@ def test_a_second_run_is_refused_and_told_of_the_first(other_run, tmp_path):
     with pytest.raises(RunLockError) as error, run_lock(tmp_path / "run"):
         pass
     assert f"process {other_run.pid} on" in str(error.value)
-    assert "--output_folder" in str(error.value)
+    # Commands name theirs differently.
+    assert "another output folder" in str(error.value)
 
 
 def test_what_a_killed_run_leaves_stops_nobody(other_run, tmp_path):

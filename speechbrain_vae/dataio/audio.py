@@ -27,6 +27,10 @@ _LOST_SECONDS = 0.1
 _CUT_WAV = re.compile(r"^data : (\d+) \(should be (\d+)\)$", re.MULTILINE)
 _OPEN_LENGTH = 2**31 - 2**16
 """Bytes; headers of streams, whose length nobody knew, say this much or more."""
+_OGG_PAGE = 27 + 255 + 255 * 255
+"""Bytes of the longest page."""
+_OGG_LAST = 4
+"""The flag of the last page of a stream."""
 _HIGH_RESOLUTION = {"PCM_24", "PCM_32", "FLOAT", "DOUBLE"}
 # The "kaiser_best" filter of torchaudio's tutorial on resampling: aliases more than
 # 120 dB down, and still hundreds of times real time.
@@ -78,6 +82,8 @@ def open_audio(path: str | Path):
             if file.samplerate < MIN_SAMPLE_RATE:
                 raise AudioError(f"sample rate of {file.samplerate} Hz")
             _refuse_cut_wav(file)
+            if file.format == "OGG":
+                _refuse_cut_ogg(path)
             yield file
     except FileNotFoundError:
         raise AudioError("missing file") from None
@@ -92,7 +98,7 @@ def open_audio(path: str | Path):
 
 
 def _refuse_cut_wav(file):
-    # Of other formats libsndfile gives the length that the header says, or fails.
+    # Of most formats libsndfile gives the length that the header says, or fails.
     found = _CUT_WAV.search(file.extra_info)
     if found is None or int(found[1]) >= _OPEN_LENGTH:
         return
@@ -102,6 +108,19 @@ def _refuse_cut_wav(file):
         raise AudioError(
             f"truncated: {seconds:.1f} of {seconds * promised / there:.1f} s are there"
         )
+
+
+def _refuse_cut_ogg(path):
+    # The length of an Ogg is nowhere said, but its last page is marked.
+    with open(path, "rb") as raw:
+        raw.seek(max(0, os.fstat(raw.fileno()).st_size - _OGG_PAGE))
+        end = raw.read()
+    page = end[max(0, end.rfind(b"OggS")) :]
+    if len(page) < 27 or not page[5] & _OGG_LAST:
+        raise AudioError("truncated: the last page of the Ogg stream is missing")
+    lengths = page[27 : 27 + page[26]]
+    if len(page) < 27 + page[26] + sum(lengths):
+        raise AudioError("truncated: the last page of the Ogg stream is cut")
 
 
 def blocks(file, frames: int | None = None):

@@ -12,13 +12,14 @@ from .manifests import (
     assign_splits,
     audio_files,
     group_by_split,
+    printable,
     resolve_root,
     safe_ids,
 )
 
 logger = logging.getLogger(__name__)
 
-SPEAKERS = ("parent", "none")
+SPEAKERS = ("parent", "grandparent", "none")
 _MIN_SPEAKERS = 3
 _MIN_FILES = 10
 
@@ -41,6 +42,7 @@ def splits(
         Seed of the division.
     speaker : str
         ``"parent"``: the name of the folder a file lies in is its speaker.
+        ``"grandparent"``: that of the folder around it, as in SPEAKER/BOOK/FILE.
         ``"none"``: the speakers are not known; ``spk_id`` is ``"unknown"``.
     valid_fraction, test_fraction : float
         Shares of the speakers, or of the files.
@@ -53,7 +55,8 @@ def splits(
     Raises
     ------
     ValueError, FileNotFoundError
-        No such folder, no audio in it, or an unknown ``speaker``.
+        No such folder, no audio in it, an unknown ``speaker``, or a file that lies
+        too high for it.
 
     Example
     -------
@@ -74,15 +77,32 @@ def splits(
     ids = safe_ids(relative for _, relative in files)
     entries = {}
     for path, relative in files:
-        parent = os.path.basename(os.path.dirname(path))
-        spk_id = parent if speaker == "parent" else "unknown"
-        entries[ids[relative]] = {"wav": path, "spk_id": spk_id}
+        entries[ids[relative]] = {
+            "wav": path,
+            "spk_id": _speaker_of(path, relative, speaker),
+        }
     if len(files) < len(SPLITS):
         # One long file is enough in the end, but only its decoding can tell.
         names = dict.fromkeys(entries, "train")
     else:
         names = assign(entries, seed, speaker, valid_fraction, test_fraction)
     return group_by_split(entries, lambda utt, entry: names[utt])
+
+
+def _speaker_of(path, relative, speaker):
+    """The name of the speaker that the folders of a file say."""
+    if speaker == "none":
+        return "unknown"
+    folders = path.split(os.sep)[:-1]
+    if speaker == "parent":
+        return folders[-1]
+    if relative.count("/") < 2:
+        raise ValueError(
+            f"folder: speaker: grandparent needs SPEAKER/FOLDER/FILE below the data "
+            f"folder, found {printable(relative)}; give a folder above, or another "
+            "speaker"
+        )
+    return folders[-2]
 
 
 def assign(

@@ -169,7 +169,7 @@ class _Writer:
             whole = path.stat().st_size == columns["bytes"]
             if whole and columns["source"] == self._source(ids):
                 return columns
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError):
             pass
         return None
 
@@ -323,6 +323,24 @@ def _bytes(size):
     return int(number)
 
 
+def _options(args):
+    text = args.corpus_options
+    try:
+        options = yaml.safe_load(text) or {}
+    except yaml.YAMLError:
+        options = None
+    if not isinstance(options, dict):
+        raise ValueError(
+            "--corpus_options are names and values such as "
+            f'"{{speaker: none, max_seconds: 20}}"; got {text!r}'
+        )
+    if taken := options.keys() & vars(args).keys():
+        raise ValueError(
+            f"--corpus_options has {', '.join(taken)}, an option of the command itself"
+        )
+    return options
+
+
 def main(argv=None):
     """The command line."""
     parser = argparse.ArgumentParser(
@@ -357,7 +375,7 @@ def main(argv=None):
             seed=args.seed,
             workers=args.workers,
             sample_rate=args.sample_rate,
-            **yaml.safe_load(args.corpus_options),
+            **_options(args),
         )
     for split, facts in index["splits"].items():
         print(

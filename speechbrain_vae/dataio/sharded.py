@@ -71,10 +71,12 @@ def read_index(folder):
             f"finished; write it with {_COMMAND}, or give that command again"
         ) from None
     except ValueError:
+        index = None
+    if not isinstance(index, dict):
         raise ShardError(
             f"{printable(path)} is damaged: delete it and give the command "
             f"{_COMMAND} again"
-        ) from None
+        )
     if index.get("format") != FORMAT:
         raise ShardError(
             f"{printable(path)} is of format {index.get('format')}, this "
@@ -202,6 +204,8 @@ def _read_columns(path, shard):
         if isinstance(error, ShardError):
             raise
         raise damaged(path, "it or its index cannot be read") from error
+    if not isinstance(columns, dict):
+        raise damaged(path, "its index cannot be read")
     if columns["sha256"] != shard["sha256"]:
         raise damaged(path, "its index is that of another shard")
     return columns

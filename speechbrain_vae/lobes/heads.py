@@ -311,4 +311,7 @@ class XvectorClassifier(torch.nn.Module):
             x = torch.nn.functional.pad(x, (0, 0, 0, self.min_frames - frames))
             lengths = x.new_ones(len(x)) if lengths is None else lengths
             lengths = lengths * frames / self.min_frames
+        if lengths is not None:
+            # SpeechBrain's deviation of a single frame is no number.
+            lengths = lengths.clamp(min=2 / x.shape[1])
         return self.xvector(x, lengths).squeeze(1)

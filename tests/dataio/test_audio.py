@@ -1,3 +1,6 @@
+import shutil
+import subprocess
+
 import numpy as np
 import pytest
 import soundfile
@@ -25,6 +28,44 @@ def test_every_format_decodes_to_what_was_written(tmp_path, recording, name, opt
     assert wav.dtype == torch.float32 and wav.shape == reference.shape
     error = (wav - reference).pow(2).mean() / reference.pow(2).mean()
     assert error < 0.1
+
+
+OGG = [{}, {"format": "OGG", "subtype": "OPUS"}]
+
+
+@pytest.mark.parametrize("options", OGG, ids=["vorbis", "opus"])
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.9, 0.99])
+def test_an_ogg_that_was_cut_is_refused(tmp_path, recording, options, share):
+    path = recording(tmp_path / "a.ogg", seconds=5.0, **options)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(share * len(data))])
+    with pytest.raises(audio.AudioError, match="truncated: the last page"):
+        audio.load(path)
+    # Between two pages, nothing is wrong but the end.
+    path.write_bytes(data[: data.rfind(b"OggS")])
+    with pytest.raises(audio.AudioError, match="truncated: the last page .* missing"):
+        audio.load(path)
+
+
+@pytest.mark.parametrize("options", OGG, ids=["vorbis", "opus"])
+@pytest.mark.parametrize("seconds", [0.001, 0.02, 1.0, 70.0])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_a_whole_ogg_is_whole(tmp_path, recording, options, seconds, channels):
+    path = recording(tmp_path / "a.ogg", seconds, channels=channels, **options)
+    assert len(audio.load(path)) == pytest.approx(16000 * seconds, abs=8)
+    # What players leave behind the audio is no part of it.
+    path.write_bytes(path.read_bytes() + b"TAG" + bytes(125))
+    assert len(audio.load(path)) == pytest.approx(16000 * seconds, abs=8)
+
+
+@pytest.mark.parametrize("codec", ["libvorbis", "libopus", "vorbis"])
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="no ffmpeg here")
+def test_a_whole_ogg_of_ffmpeg_is_whole(tmp_path, recording, codec):
+    path, wav = tmp_path / "a.ogg", recording(tmp_path / "a.wav", seconds=3.0)
+    command = ["ffmpeg", "-i", wav, "-c:a", codec, "-strict", "-2", "-ac", "2", path]
+    if subprocess.run(command, capture_output=True).returncode:
+        pytest.skip(f"this ffmpeg has no {codec}")
+    assert len(audio.load(path)) == pytest.approx(48000, abs=4000)
 
 
 def test_stereo_44100_mp3_loads_at_the_rate_of_the_model(tmp_path, recording):

@@ -35,6 +35,26 @@ def test_few_speakers_or_none_split_by_file(tmp_path):
     assert {entry["spk_id"] for entry in entries} == {"unknown"}
 
 
+def test_books_of_a_speaker_stay_together(tmp_path):
+    names = [
+        f"{s}/book{s}{b}/{f}.flac" for s in range(9) for b in range(3) for f in "ab"
+    ]
+    root = tree(tmp_path / "top" / "small", names)
+    for top in (root, root.parent):
+        splits = folder.splits(top, speaker="grandparent")
+        speakers = [{e["spk_id"] for e in part.values()} for part in splits.values()]
+        assert [len(found) for found in speakers] == [7, 1, 1]
+        assert set.union(*speakers) == set("012345678")
+        for part in splits.values():
+            assert all(e["wav"].split("/")[-3] == e["spk_id"] for e in part.values())
+
+
+def test_a_file_without_a_grandparent_below_the_data_folder_is_named(tmp_path):
+    tree(tmp_path, ["s/b/1.wav", "b/2.wav"])
+    with pytest.raises(ValueError, match="SPEAKER/FOLDER/FILE .* found b/2.wav"):
+        folder.splits(tmp_path, speaker="grandparent")
+
+
 def test_parts_of_a_file_stay_together_where_there_are_files_enough():
     entries = {
         f"f{file}_{part}": {"wav": f"f{file}", "spk_id": "unknown"}
@@ -60,5 +80,5 @@ def test_a_folder_without_audio_ends_in_one_line(tmp_path):
     tree(tmp_path, ["notes.txt"])
     with pytest.raises(ValueError, match="audio files anywhere.*found notes.txt"):
         folder.splits(tmp_path)
-    with pytest.raises(ValueError, match="parent, none"):
+    with pytest.raises(ValueError, match="parent, grandparent, none"):
         folder.splits(tmp_path, speaker="mother")

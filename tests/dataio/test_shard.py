@@ -18,7 +18,7 @@ from speechbrain_vae.dataio import sharded
 from speechbrain_vae.dataio.audio import load_entry
 from speechbrain_vae.dataio.feature_cache import ComputedFeatures
 from speechbrain_vae.dataio.manifests import SPLITS, read_manifest
-from speechbrain_vae.dataio.shard import shard_corpus, verify
+from speechbrain_vae.dataio.shard import main, shard_corpus, verify
 from speechbrain_vae.dataio.sharded import (
     ShardBatchSampler,
     ShardedUtterances,
@@ -176,6 +176,29 @@ def test_a_shard_that_is_not_whole_is_refused_before_training(shards, change):
         ShardedUtterances(shards, "train", LogMel())
 
 
+@pytest.mark.parametrize("text", ["", "[]", "{", "7"])
+def test_an_index_that_is_none_is_named_in_one_line(shards, text):
+    (shards / "index.json").write_text(text)
+    with pytest.raises(SystemExit, match=r"^error: .*index.json is damaged: delete it"):
+        main(["--verify", str(shards)])
+
+
+def test_an_index_of_a_shard_that_is_none_is_made_again(corpus, shards):
+    whole = contents(shards)
+    (shards / "train-000001.json").write_text("[]")
+    with pytest.raises(ShardError, match="train-000001.tar is damaged"):
+        ShardedUtterances(shards, "train", LogMel())
+    shard_corpus("folder", corpus, shards, utterances=4, workers=1)
+    assert contents(shards) == whole
+
+
+def test_no_options_of_the_corpus_are_none(corpus, tmp_path):
+    out = tmp_path / "out"
+    arguments = ["--data_folder", str(corpus), "--out", str(out), "--workers", "1"]
+    main([*arguments, "--corpus_options", ""])
+    assert verify(out) > 0
+
+
 def test_shards_of_another_rate_are_refused(shards):
     with pytest.raises(ShardError, match="written at 16000 Hz, .* --sample_rate 8000"):
         ShardedUtterances(shards, "train", LogMel(sample_rate=8000))
@@ -254,6 +277,9 @@ def test_too_many_processes_are_refused():
         (["--corpus", "folders"], "error: unknown corpus 'folders'"),
         (["--data_folder", "/nowhere"], "/nowhere does not exist"),
         (["--utterances", "0"], "error: utterances must be 1 or more"),
+        (["--corpus_options", "[1]"], "error: --corpus_options are names and values"),
+        (["--corpus_options", "{a: "], "error: --corpus_options are names and values"),
+        (["--corpus_options", "{seed: 1}"], "error: --corpus_options has seed, an"),
     ],
 )
 def test_a_wrong_command_ends_in_one_line(options, message, corpus, tmp_path):

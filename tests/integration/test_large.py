@@ -1,14 +1,16 @@
 """The YAMLs for large corpora, on tiny ones of the same layout."""
 
-import shutil
+import re
 
 import pytest
+import yaml
 from hyperpyyaml import load_hyperpyyaml
 
+from speechbrain_vae.dataio.manifests import read_manifests
 from speechbrain_vae.dataio.shard import shard_corpus
 from speechbrain_vae.run_settings import with_base
 
-from .training import ROOT, noise_corpus, train, write_noise
+from .training import ROOT, train, write_noise
 
 SMALL = [
     *("--hidden_size", 16, "--num_layers", 1, "--latent_size", 8, "--noprogressbar"),
@@ -29,6 +31,23 @@ def librispeech(folder):
     return folder / "LibriSpeech"
 
 
+def libri_light(folder):
+    """The layout of Libri-Light: SIZE/SPEAKER/BOOK/FILE.flac, two books a speaker."""
+    for speaker in range(1, 5):
+        for number in range(4):
+            book = f"a_book_{speaker}_{number // 2}_librivox_64kb_mp3"
+            name = f"{number:02d}_a_book_64kb.flac"
+            path = folder / "libri-light" / "medium" / str(speaker) / book / name
+            write_noise(path, 1.5, 10 * speaker + number)
+    return folder / "libri-light"
+
+
+def documented_options():
+    """The options of the corpus that the YAML tells to give."""
+    text = (ROOT / "hparams" / "large" / "libri_light.yaml").read_text()
+    return yaml.safe_load(re.search(r'"({.*})"', text)[1])
+
+
 def test_librispeech_960_trains_on_its_layout(tmp_path):
     corpus = librispeech(tmp_path)
     report = train("large/predictive_vae_960.yaml", tmp_path, corpus, *SMALL)
@@ -38,15 +57,14 @@ def test_librispeech_960_trains_on_its_layout(tmp_path):
 
 
 def test_libri_light_trains_on_shards(tmp_path):
-    # Libri-Light: SIZE/SPEAKER/BOOK/FILE.flac
-    corpus = noise_corpus(tmp_path / "noise", speakers=4, utterances=3)
-    for path in list(corpus.rglob("*.flac")):
-        book = path.parent / "book"
-        book.mkdir(exist_ok=True)
-        shutil.move(path, book / f"{path.parent.name}_{path.name}")
-    shards = tmp_path / "shards"
-    options = {"valid_fraction": 0.2, "test_fraction": 0.2}
+    corpus, shards = libri_light(tmp_path) / "medium", tmp_path / "shards"
+    options = documented_options() | {"valid_fraction": 0.2, "test_fraction": 0.2}
     shard_corpus("folder", corpus, shards, workers=1, utterances=3, **options)
+    speakers = [
+        {entry["spk_id"] for entry in entries.values()}
+        for entries in read_manifests(shards / "manifests").values()
+    ]
+    assert sorted(name for found in speakers for name in found) == list("1234")
     report = train("large/libri_light.yaml", tmp_path, shards, *SMALL)
     assert report["corpus"] == "shards" and report["latent_dim"] == 8
 

@@ -52,6 +52,21 @@ def batches(draw, size, frames=12, dtypes=(torch.float32,), spread=1.0):
     return batch
 
 
+@st.composite
+def waveforms(draw, samples=900, levels=(-8, 5)):
+    """Noise of any loudness [B, S], the samples of each, relative lengths or None."""
+    counts = draw(st.lists(st.integers(1, samples), min_size=1, max_size=3))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**16)))
+    level = 10.0 ** draw(st.integers(*levels))
+    wavs = torch.zeros(len(counts), max(counts))
+    for wav, count in zip(wavs, counts, strict=True):
+        wav[:count] = level * torch.randn(count, generator=generator)
+        # Lengths are inferred from the last sample that is not zero.
+        wav[count - 1] = level
+    lengths = torch.tensor(counts) / max(counts) if draw(st.booleans()) else None
+    return wavs, counts, lengths
+
+
 def randomised(module, seed=0):
     """The module with every parameter moved, as one that starts at zero hides much."""
     generator = torch.Generator().manual_seed(seed)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from speechbrain_vae.lobes.adapter import FeatureAdapter
 from speechbrain_vae.lobes.features import NORMALISATIONS, LogMel
 
-from .batches import DTYPES, assert_zero, batches
+from .batches import DTYPES, assert_zero, batches, waveforms
 
 RATE, BANDS, HOP = 8000, 12, 80
 
@@ -24,21 +24,6 @@ def log_mel(normalisation):
 
 MODULES = {name: log_mel(name) for name in NORMALISATIONS}
 every_normalisation = pytest.mark.parametrize("name", NORMALISATIONS)
-
-
-@st.composite
-def waveforms(draw, samples=900):
-    """Noise of any loudness [B, S], the samples of each, relative lengths or None."""
-    counts = draw(st.lists(st.integers(1, samples), min_size=1, max_size=3))
-    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**16)))
-    loudness = 10.0 ** draw(st.integers(-8, 5))
-    wavs = torch.zeros(len(counts), max(counts))
-    for wav, count in zip(wavs, counts, strict=True):
-        wav[:count] = loudness * torch.randn(count, generator=generator)
-        # Lengths are inferred from the last sample that is not zero.
-        wav[count - 1] = loudness
-    lengths = torch.tensor(counts) / max(counts) if draw(st.booleans()) else None
-    return wavs, counts, lengths
 
 
 @every_normalisation
