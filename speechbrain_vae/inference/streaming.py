@@ -116,7 +116,7 @@ def decibels(blocks, features, device: str = "cpu"):
     hop = features.hop_samples
     window = int(features.sample_rate * features.settings["win_length"] / 1000)
     context = -(-window // (2 * hop)) + 1
-    pending = np.zeros(0, dtype=np.float32)
+    pending: np.ndarray = np.zeros(0, dtype=np.float32)
     first, done, total, last = 0, 0, 0, 0
     for block in blocks:
         nonzero = np.flatnonzero(block)
