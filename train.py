@@ -80,16 +80,19 @@ class AutoencoderBrain(NamesNonFiniteLoss, sb.Brain):
         model = self.hparams.autoencoder
         _, target, mask = model.target(feats, lengths)
         code_lengths = model.encoder.output_lengths(feats, lengths)
-        codes = {"reconstruction_mse": output.bottleneck.features}
-        if output.bottleneck.indices is not None:
+
+        def error(code):
+            mean = model.decode(code, code_lengths, feats.shape[1])
+            return mean_error(mean, target, mask)
+
+        features, indices = output.bottleneck.features, output.bottleneck.indices
+        errors = {"reconstruction_mse": error(features)}
+        if indices is not None:
+            codes = model.bottleneck.quantiser.lookup(indices)
             # Of a curve, features say more than the indices that bitrates count.
-            lookup = model.bottleneck.quantiser.lookup
-            codes["index_mse"] = lookup(output.bottleneck.indices)
-        means = {
-            name: model.decode(code, code_lengths, feats.shape[1])
-            for name, code in codes.items()
-        }
-        return {name: mean_error(mean, target, mask) for name, mean in means.items()}
+            same = torch.equal(codes, features)
+            errors["index_mse"] = errors["reconstruction_mse"] if same else error(codes)
+        return errors
 
     def on_fit_start(self):
         """Resume where there is something to resume, and time the training."""

@@ -36,7 +36,7 @@ def projection_errors(seed, frames=4096, dim=64, size=256):
     """
     torch.manual_seed(seed)
     x, corners = torch.randn(frames, dim), torch.randn(size, dim)
-    errors = torch.cat([_segment_errors(part, corners) for part in x.split(256)])
+    errors = torch.cat([brute_force(part, corners) for part in x.split(256)])
     best = errors.amin(1).mean()
     points = project(x, corners)[2].double()
     ours = (x.double() - points).square().sum(1).mean()
@@ -46,13 +46,14 @@ def projection_errors(seed, frames=4096, dim=64, size=256):
     return float(ours / best - 1), float(local.mean() / best - 1)
 
 
-def _segment_errors(x, corners):
-    """Squared distance of each frame to each segment, float64, shape [N, K - 1]."""
-    first, along = corners[:-1].double(), corners.double().diff(dim=0)
-    offset = x.double()[:, None] - first
-    share = (offset * along).sum(2) / along.square().sum(1)
-    share = share.clamp(0, 1).unsqueeze(2)
-    return (offset - share * along).square().sum(2)
+def brute_force(x, corners):
+    """Squared distance of each frame to each segment, float64, [N, K - 1]."""
+    x, corners = x.double(), corners.double()
+    first, along = corners[:-1], corners.diff(dim=0)
+    offset = x[:, None] - first
+    squares = along.square().sum(1)
+    t = torch.where(squares > 0, (offset * along).sum(2) / squares, 0.0).clamp(0, 1)
+    return (offset - t[..., None] * along).square().sum(2)
 
 
 def _line(number, generator):

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 from machine import processor
-from markdown_table import table_row
+from markdown_table import table_row, write_page
 
 HERE = Path(__file__).resolve().parent
 
@@ -147,7 +147,7 @@ def main():
             "# Quantisers\n\nMade by `python benchmarks/quantisers.py`; the order of "
             "the codebook is in [quantiser_order.md](quantiser_order.md).\n"
         )
-        arguments.output.with_suffix(".md").write_text("\n".join([head, *tables]))
+        write_page(arguments.output.with_suffix(".md"), "\n".join([head, *tables]))
 
 
 if __name__ == "__main__":

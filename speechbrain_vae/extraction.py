@@ -11,9 +11,14 @@ import torch
 from tqdm import tqdm
 
 from speechbrain_vae.dataio.audio import AudioError
-from speechbrain_vae.dataio.manifests import audio_files, safe_ids
+from speechbrain_vae.dataio.manifests import (
+    audio_files,
+    replacing,
+    safe_ids,
+    write_json,
+)
 from speechbrain_vae.export import LOADABLES
-from speechbrain_vae.feature_writers import WRITERS, replacing
+from speechbrain_vae.feature_writers import WRITERS
 from speechbrain_vae.inference.features import FeatureEncoder
 from speechbrain_vae.run_lock import run_lock
 
@@ -254,8 +259,7 @@ def check_settings(out, settings):
                     "it to extract anew"
                 )
         return
-    with replacing(path) as file:
-        file.write(json.dumps(settings, indent=1) + "\n")
+    write_json(path, settings)
 
 
 def _read_settings(path):

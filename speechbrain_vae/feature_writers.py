@@ -12,41 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-
-@contextlib.contextmanager
-def replacing(path: str | Path, mode: str = "w"):
-    """Write a file that is there wholly or not at all.
-
-    Arguments
-    ---------
-    path : str or Path
-        What it takes the place of, at the end.
-    mode : str
-        "w" for text, "wb" for bytes.
-
-    Yields
-    ------
-    file
-        Open to write to.
-
-    Example
-    -------
-    >>> path = getfixture("tmp_path") / "a.txt"
-    >>> with replacing(path) as file:
-    ...     _ = file.write("a")
-    >>> path.read_text()
-    'a'
-    """
-    temporary = Path(f"{path}.tmp")
-    encoding = None if "b" in mode else "utf-8"
-    try:
-        with open(temporary, mode, encoding=encoding) as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+from speechbrain_vae.dataio.manifests import replacing
 
 
 @contextlib.contextmanager

@@ -47,11 +47,42 @@ def read_alignment(path: str | Path):
     >>> read_alignment(path)["a"][1][2]
     'AE'
     """
-    path = Path(path)
+    return read_times(path)[0]
+
+
+def read_times(path: str | Path):
+    """Phone times of every utterance, and word times where there are any.
+
+    Arguments
+    ---------
+    path : str or Path
+        As for :func:`read_alignment`.
+
+    Returns
+    -------
+    phones : dict of str to list
+        As of :func:`read_alignment`.
+    words : dict of str to list
+        ``[start, end, word]`` in seconds, words in upper case, by utterance: of
+        TextGrids that have a tier whose name ends with "words".
+
+    Raises
+    ------
+    ValueError, FileNotFoundError
+        As for :func:`read_alignment`.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "phones.ctm"
+    >>> _ = path.write_text("a 1 0.0 0.1 K\\n")
+    >>> read_times(path)
+    ({'a': [[0.0, 0.1, 'K']]}, {})
+    """
+    path, words = Path(path), {}
     if not path.exists():
         raise FileNotFoundError(f"there is no alignment {path}")
     if path.is_dir():
-        times = _read_folder(path)
+        times, words = _read_folder(path)
     elif path.name.lower().endswith(".json"):
         times = {
             utt: _checked(f"{path}, utterance {utt}", entry["phone_times"])
@@ -69,7 +100,7 @@ def read_alignment(path: str | Path):
         )
     if not times:
         raise ValueError(f"{path} holds no phone times")
-    return {utt: sorted(entries) for utt, entries in times.items()}
+    return {utt: sorted(entries) for utt, entries in times.items()}, words
 
 
 def _checked(where, rows):
@@ -80,7 +111,8 @@ def _checked(where, rows):
 
 
 def _read_folder(folder):
-    times = _textgrids(folder, read_textgrid)
+    grids = _textgrids(folder)
+    times = {utt: phones for utt, (phones, _) in grids.items()}
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() != ".phn":
             continue
@@ -89,11 +121,11 @@ def _read_folder(folder):
         if utt in times:
             raise ValueError(f"{folder}: two files are named {utt}")
         times[utt] = read_phn(path)
-    return times
+    return times, {utt: words for utt, (_, words) in grids.items() if words}
 
 
-def _textgrids(folder, read):
-    """What a reader makes of every TextGrid below a folder, by utterance.
+def _textgrids(folder):
+    """Phone and word times of every TextGrid below a folder, by utterance.
 
     The name is that of the same path in a corpus of folders; where no other file has
     it, the bare name of the file does as well.
@@ -102,7 +134,9 @@ def _textgrids(folder, read):
     # Names are made of paths of audio, extension and all.
     audio = [p.relative_to(folder).with_suffix(".wav").as_posix() for p in paths]
     names = safe_ids(audio)
-    found = {names[a]: read(path) for a, path in zip(audio, paths, strict=True)}
+    found = {
+        names[a]: _phones_and_words(path) for a, path in zip(audio, paths, strict=True)
+    }
     files = Counter(path.stem for path in paths)
     for a, path in zip(audio, paths, strict=True):
         if files[path.stem] == 1:
@@ -110,34 +144,12 @@ def _textgrids(folder, read):
     return found
 
 
-def read_words(path: str | Path):
-    """Word times, of the alignments that have them: folders of TextGrids.
-
-    Arguments
-    ---------
-    path : str or Path
-        As for :func:`read_alignment`.
-
-    Returns
-    -------
-    dict of str to list
-        ``[start, end, word]`` in seconds, words in upper case, by utterance; empty
-        where there is no tier whose name ends with "words".
-
-    Example
-    -------
-    >>> read_words(getfixture("tmp_path"))
-    {}
-    """
-    path = Path(path)
-    found = _textgrids(path, _words_of) if path.is_dir() else {}
-    return {utt: rows for utt, rows in found.items() if rows}
-
-
-def _words_of(path):
-    rows = next(_named(_tiers(path), "words"), [])
+def _phones_and_words(path):
+    tiers = _tiers(path)
+    rows = next(_named(tiers, "words"), [])
     # MFA writes words that its dictionary lacks in brackets.
-    return [[start, end, word.upper()] for start, end, word in rows if word[0] != "<"]
+    words = [[start, end, word.upper()] for start, end, word in rows if word[0] != "<"]
+    return _tier(path, tiers, "phones"), words
 
 
 def read_phn(path: str | Path, sample_rate: int = 16000):
@@ -243,11 +255,14 @@ def read_textgrid(path: str | Path, tier: str = "phones"):
     ValueError
         There is no such tier, or the file is damaged; line or tier are named.
     """
-    tiers = _tiers(path)
-    rows = next(_named(tiers, tier), None)
+    return _tier(path, _tiers(path), tier)
+
+
+def _tier(path, tiers, ending):
+    rows = next(_named(tiers, ending), None)
     if rows is None:
         raise ValueError(
-            f"{path}: no interval tier {tier!r}; it has {', '.join(tiers) or 'none'}"
+            f"{path}: no interval tier {ending!r}; it has {', '.join(tiers) or 'none'}"
         )
     return rows
 

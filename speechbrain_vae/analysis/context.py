@@ -15,7 +15,7 @@ from speechbrain_vae.dataio.manifests import read_manifest
 from speechbrain_vae.dataio.prepare import prepare
 from speechbrain_vae.export import read_export
 
-from .alignments import read_alignment, read_words
+from .alignments import read_times
 from .phones import SILENCE, plain
 
 logger = logging.getLogger(__name__)
@@ -291,7 +291,7 @@ def open_entries(
 
 def _aligned(entries, alignment, split):
     """The entries that an alignment has, with its times."""
-    phones, words = read_alignment(alignment), read_words(alignment)
+    phones, words = read_times(alignment)
     found = {}
     for utt, entry in entries.items():
         if not phones.get(utt):

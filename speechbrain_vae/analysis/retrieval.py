@@ -58,7 +58,7 @@ def section(context) -> Section:
         name=context.name,
         queries=numbers[best]["queries"],
         words=len(numbers[best]["words"]),
-        over="each speaker" if _speakers(entries) else "all utterances",
+        over="each speaker" if _all_speak(context) else "all utterances",
     )
     return Section(
         "Word retrieval",
@@ -119,10 +119,9 @@ def searches_of(context):
         wav = load_entry(entry)
         for name, front_end in front_ends.items():
             spectral[name][utt] = front_end.raw(wav.unsqueeze(0))[0][0]
-    speakers = _speakers(context.entries)
     options = {
-        "normalisation": "speaker" if speakers else "whitened",
-        "speakers": speakers,
+        "normalisation": "speaker" if _all_speak(context) else "whitened",
+        "speakers": context.speakers,
     }
     place = context.frame_shift, context.first_frame
     found = {
@@ -138,10 +137,9 @@ def _ours(names):
     return [name for name in names if name not in OPPONENTS]
 
 
-def _speakers(entries):
-    """Who says each utterance, or None where that is not known of all."""
-    speakers = {utt: entry.get("spk_id") for utt, entry in entries.items()}
-    return None if None in speakers.values() else speakers
+def _all_speak(context):
+    """Whether it is known of every utterance who says it."""
+    return len(context.speakers) == len(context.entries)
 
 
 def draw(numbers, words):
@@ -179,7 +177,7 @@ def draw(numbers, words):
 def examples(search, words, scores, entries, name):
     """The first hits of a query of the words that are found best."""
     rows = []
-    speakers = _speakers(entries) or {utt: utt for utt in entries}
+    speakers = {utt: entry.get("spk_id", utt) for utt, entry in entries.items()}
     for word in sorted(scores, key=lambda word: -scores[word])[:EXAMPLES]:
         query = next(query for query in words if query.word == word)
         own = {utt for utt in entries if speakers[utt] == speakers[query.utt]}

@@ -4,6 +4,7 @@ Nothing here depends on the machine, on the order in which a directory lists
 its files, or on ``PYTHONHASHSEED``: every choice is an order of SHA-256 hashes.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -367,6 +368,44 @@ def printable(path):
     return str(path).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+@contextlib.contextmanager
+def replacing(path: str | Path, mode: str = "w", suffix: str = ".tmp"):
+    """Write a file that is there wholly or not at all.
+
+    Arguments
+    ---------
+    path : str or Path
+        What it takes the place of, at the end.
+    mode : str
+        "w" for text, "wb" for bytes.
+    suffix : str
+        Of the file until then; one for each process where several may write it.
+
+    Yields
+    ------
+    file
+        Open to write to.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "a.txt"
+    >>> with replacing(path) as file:
+    ...     _ = file.write("a")
+    >>> path.read_text()
+    'a'
+    """
+    temporary = Path(f"{path}{suffix}")
+    encoding = None if "b" in mode else "utf-8"
+    try:
+        with open(temporary, mode, encoding=encoding) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def write_json(path: str | Path, content: dict):
     """Write a dict as JSON so that it is there whole or not at all.
 
@@ -381,14 +420,10 @@ def write_json(path: str | Path, content: dict):
     -------
     >>> write_json(getfixture("tmp_path") / "a.json", {"x": 1})
     """
-    temporary = f"{path}.{os.getpid()}.tmp"
-    with open(temporary, "w", encoding="utf-8") as file:
+    with replacing(path, suffix=f".{os.getpid()}.tmp") as file:
         # One line an entry: short enough to be quick, and to look through with grep.
         lines = (f"{json.dumps(key)}: {json.dumps(content[key])}" for key in content)
         file.write("{\n" + ",\n".join(lines) + "\n}\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 def escape_braces(value):

@@ -8,7 +8,7 @@ import pytest
 from speechbrain_vae.analysis.alignments import (
     read_alignment,
     read_textgrid,
-    read_words,
+    read_times,
 )
 from speechbrain_vae.dataio.manifests import safe_ids
 
@@ -208,10 +208,10 @@ def test_a_textgrid_goes_by_its_bare_name_where_that_is_the_only_one(tmp_path):
 
 def test_words_are_read_from_the_tier_that_mfa_writes(tmp_path):
     _mirror(tmp_path, "ann/00.TextGrid")
-    assert read_words(tmp_path)["ann-00"] == [[0.0, 1.125, 'HE SAID "1 2" 3']]
+    assert read_times(tmp_path)[1]["ann-00"] == [[0.0, 1.125, 'HE SAID "1 2" 3']]
     (tmp_path / "ann/00.TextGrid").write_text(SHORT_TEXTGRID)
-    assert read_words(tmp_path) == {}
-    assert read_words(_ctm(tmp_path)) == {}
+    assert read_times(tmp_path)[1] == {}
+    assert read_times(_ctm(tmp_path))[1] == {}
 
 
 def test_a_missing_alignment_is_named(tmp_path):

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from benchmarks.quantiser_geometry import brute_force
 from speechbrain_vae.nnet.quantisers.curve import (
     insert_corners,
     nearest_segments,
@@ -8,16 +9,6 @@ from speechbrain_vae.nnet.quantisers.curve import (
     project,
     untangle,
 )
-
-
-def brute_force(x, corners):
-    """Squared distance of each frame to each segment, float64, [N, K - 1]."""
-    x, corners = x.double(), corners.double()
-    first, along = corners[:-1], corners.diff(dim=0)
-    offset = x[:, None] - first
-    squares = along.square().sum(1)
-    t = torch.where(squares > 0, (offset * along).sum(2) / squares, 0.0).clamp(0, 1)
-    return (offset - t[..., None] * along).square().sum(2)
 
 
 @pytest.mark.parametrize("size,dim", [(2, 1), (3, 2), (64, 5), (300, 64)])
