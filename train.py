@@ -30,6 +30,7 @@ from speechbrain_vae.export import FIGURE, read_export, write_export
 from speechbrain_vae.lobes.targets import Denoising, Reconstruction
 from speechbrain_vae.metrics import EpochTotals, mean_error
 from speechbrain_vae.model_card import model_card, run_settings
+from speechbrain_vae.nnet.distributed import weight_of_process
 from speechbrain_vae.nnet.ppca import PPCA
 from speechbrain_vae.nnet.recomputation import recompute_activations
 from speechbrain_vae.nonfinite import NamesNonFiniteLoss, NonFiniteLossError
@@ -73,7 +74,9 @@ class AutoencoderBrain(NamesNonFiniteLoss, sb.Brain):
 
     def compute_objectives(self, output, batch, stage):
         """The loss in nats per frame."""
-        return output.loss
+        if stage != sb.Stage.TRAIN:
+            return output.loss
+        return output.loss * weight_of_process(output.frames)
 
     def errors(self, feats, lengths, output):
         """Error of the reconstruction from the features, not from a sample."""

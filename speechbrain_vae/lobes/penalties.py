@@ -8,6 +8,7 @@ the encoder heard, a leaf of the graph that ``code`` (a
 
 import torch
 
+from speechbrain_vae.nnet.distributed import mean_over_frames
 from speechbrain_vae.nnet.lengths import length_mask
 
 
@@ -46,8 +47,9 @@ class ActivityPenalty(torch.nn.Module):
     """Divergence of each unit's mean activity from a target (Ng 2011, section 3).
 
     ``weight * sum_d KL(target || mean_d)`` between Bernoulli variables, with
-    ``mean_d`` the mean of unit d over the valid latent frames of the batch. Needs
-    units between 0 and 1: a bottleneck with ``activation: !name:torch.nn.Sigmoid``.
+    ``mean_d`` the mean of unit d over the valid latent frames of the batch (of all DDP
+    processes). Needs units between 0 and 1: a bottleneck with
+    ``activation: !name:torch.nn.Sigmoid``.
 
     Arguments
     ---------
@@ -90,8 +92,9 @@ class ActivityPenalty(torch.nn.Module):
                 "activation: !name:torch.nn.Sigmoid, or use SparsityPenalty"
             )
         code_lengths = autoencoder.encoder.output_lengths(inputs, lengths)
-        frames = length_mask(units, code_lengths).sum().clamp(min=1)
-        mean = (units.sum((0, 1)) / frames).clamp(1e-6, 1 - 1e-6)
+        frames = length_mask(units, code_lengths).sum()
+        mean = mean_over_frames(units.sum((0, 1)), frames, autoencoder.training)
+        mean = mean.clamp(1e-6, 1 - 1e-6)
         target = torch.as_tensor(self.target, device=mean.device)
         on = target * (target / mean).log()
         off = (1 - target) * ((1 - target) / (1 - mean)).log()

@@ -45,6 +45,56 @@ def add_across(x: torch.Tensor) -> torch.Tensor:
     return all_reduce(x)
 
 
+def weight_of_process(frames):
+    """What a mean over the frames of this process counts in DDP's mean over processes.
+
+    Their number, over that of the average process: the gradient is then that of the
+    mean over the global batch.
+
+    Arguments
+    ---------
+    frames : torch.Tensor
+        Number of frames, a scalar.
+
+    Example
+    -------
+    >>> weight_of_process(torch.tensor(300))
+    tensor(1.)
+    """
+    number = distributed.get_world_size() if is_distributed() else 1
+    return frames * number / sum_across(frames.clone())
+
+
+def mean_over_frames(total, frames, training):
+    """Mean over valid frames, those of all processes in training.
+
+    For losses that are no mean of losses of frames: those of several processes would
+    not add up to that of their global batch.
+
+    Arguments
+    ---------
+    total : torch.Tensor
+        Sum over the frames of this process, through which gradients pass.
+    frames : torch.Tensor
+        Their number, a scalar.
+    training : bool
+        In evaluation, processes do not wait for each other.
+
+    Returns
+    -------
+    torch.Tensor
+        Of the shape of ``total``; zero where there are no frames.
+
+    Example
+    -------
+    >>> mean_over_frames(torch.tensor([6.0]), torch.tensor(3), training=True)
+    tensor([2.])
+    """
+    if training:
+        total, frames = add_across(total), sum_across(frames.clone())
+    return total / frames.clamp(min=1)
+
+
 def share_from_first(*tensors):
     """Overwrite tensors, in place, by those of the process of rank 0."""
     if is_distributed():

@@ -3,6 +3,7 @@
 import torch
 
 from speechbrain_vae.nnet.bottleneck_output import BottleneckOutput
+from speechbrain_vae.nnet.distributed import mean_over_frames
 from speechbrain_vae.nnet.lengths import length_mask
 
 PRIORS = ("standard", "learned")
@@ -12,7 +13,8 @@ class GaussianBottleneck(torch.nn.Module):
     """Diagonal Gaussian posterior (Kingma and Welling 2014).
 
     The loss is ``beta`` times the closed-form KL divergence from the prior
-    (appendix B), summed over dimensions and averaged over valid frames, in nats.
+    (appendix B), summed over dimensions and averaged over valid frames, in training
+    those of all DDP processes, in nats.
 
     Arguments
     ---------
@@ -120,7 +122,7 @@ class GaussianBottleneck(torch.nn.Module):
         mean, logvar = self.posterior(x)
         sample = mean + torch.randn_like(mean) * torch.exp(0.5 * logvar)
         kl = self.kl_divergence(mean, logvar) * mask
-        kl_per_dim = kl.sum((0, 1)) / mask.sum().clamp(min=1)
+        kl_per_dim = mean_over_frames(kl.sum((0, 1)), mask.sum(), self.training)
         if self.training:
             self.step += 1
         return BottleneckOutput(

@@ -4,6 +4,7 @@ import math
 
 import torch
 
+from speechbrain_vae.nnet.distributed import mean_over_frames
 from speechbrain_vae.nnet.quantisers.base import Quantiser
 
 
@@ -21,7 +22,8 @@ class BinaryQuantizer(Quantiser):
 
     The loss is ``commitment * |h - sg(b)|^2``, summed over bits and averaged over valid
     frames, which holds h near the bits ("sign" only), plus ``diversity`` times the
-    entropy, in nats, that the average bits lack of being as often -1 as +1.
+    entropy, in nats, that the average bits (of all DDP processes) lack of being as
+    often -1 as +1.
 
     Arguments
     ---------
@@ -114,10 +116,11 @@ class BinaryQuantizer(Quantiser):
         return self.from_bits(bits).masked_fill(indices < 0, 0)
 
     def _missing_entropy(self, mean):
-        # mean [N, bits] of the bits, between -1 and 1
-        if len(mean) == 0:
-            return mean.sum()
-        up = ((1 + mean.mean(0)) / 2).clamp(1e-6, 1 - 1e-6)
+        # mean [N, bits] of the bits, between -1 and 1; without frames, bits are as often
+        # -1 as +1.
+        frames = mean.new_tensor(len(mean))
+        mean = mean_over_frames(mean.sum(0), frames, self.training)
+        up = ((1 + mean) / 2).clamp(1e-6, 1 - 1e-6)
         entropy = -(up * up.log() + (1 - up) * (1 - up).log())
         return (math.log(2) - entropy).sum()
 

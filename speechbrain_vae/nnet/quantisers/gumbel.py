@@ -1,9 +1,8 @@
 """Categorical codes, sampled by their distance."""
 
-import math
-
 import torch
 
+from speechbrain_vae.nnet.distributed import mean_over_frames
 from speechbrain_vae.nnet.quantisers.base import Quantiser
 from speechbrain_vae.nnet.quantisers.codebook import Codebook
 from speechbrain_vae.nnet.quantisers.nearest import score_blocks
@@ -29,7 +28,7 @@ class GumbelVQ(Quantiser):
     the largest logit is the nearest.
 
     The loss is ``diversity * (log K - H(p))``, with H the entropy in nats of the code
-    probabilities averaged over the valid frames: zero where all codes are used alike.
+    probabilities averaged over the valid frames (of all DDP processes): zero where all codes are used alike.
 
     Arguments
     ---------
@@ -120,7 +119,8 @@ class GumbelVQ(Quantiser):
         if self.training:
             features = codes[nearest]
             stats["revived_codes"] = self.codebook.update(x, nearest)
-        loss = self.diversity * (math.log(len(codes)) - _entropy(mass, len(x)))
+        mean = mean_over_frames(mass, x.new_tensor(len(x)), self.training)
+        loss = self.diversity * _missing_entropy(mean)
         return latent, features, indices.unsqueeze(1), loss, stats
 
     def lookup(self, indices: torch.Tensor):
@@ -208,11 +208,8 @@ def _through_softmax(probabilities, upstream):
     return weighted.addcmul_(probabilities, weighted.sum(1, keepdim=True), value=-1)
 
 
-def _entropy(mass, number):
-    # [K]; an empty batch has the entropy of no information: log K.
-    if number == 0:
-        return math.log(len(mass)) + mass.sum()
-    mean = mass / number
-    # A code far from all frames has no probability left in float32: 0 log 0 is zero,
-    # and so is what its gradient, which must be finite, is multiplied by.
-    return -(mean * mean.clamp(min=1e-30).log()).sum()
+def _missing_entropy(mean):
+    # Mean probabilities [K], all zero of no frames, which lack nothing. A code far from
+    # all frames has no probability left in float32: 0 log 0 is zero, and so is what its
+    # gradient, which must be finite, is multiplied by.
+    return (mean * (len(mean) * mean).clamp(min=1e-30).log()).sum()
