@@ -1,8 +1,10 @@
 """Low precision at inference: less memory and time, for a little of the accuracy."""
 
+import copy
 import warnings
 
 import torch
+from torch.nn.utils.parametrize import is_parametrized, remove_parametrizations
 
 PRECISIONS = ("fp32", "bf16", "int8")
 
@@ -46,13 +48,20 @@ def lower_precision(
         raise ValueError(
             f'precision="int8" runs on the CPU alone; got {device}: use "bf16" there'
         )
+    model = copy.deepcopy(autoencoder)
+    for module in list(model.modules()):
+        # Of weight normalisation, the weights: layers of 8 bits know no other.
+        if is_parametrized(module):
+            for name in dict(module.parametrizations.named_children()):  # type: ignore[union-attr]
+                remove_parametrizations(module, name)
     with warnings.catch_warnings():
         # It moves to another package one day; torch up to 2.11 has it.
         warnings.simplefilter("ignore", DeprecationWarning)
         return torch.ao.quantization.quantize_dynamic(
-            autoencoder,
+            model,
             {torch.nn.Linear, torch.nn.GRU, torch.nn.LSTM},
             dtype=torch.qint8,
+            inplace=True,
         )
 
 

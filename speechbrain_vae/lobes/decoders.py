@@ -9,7 +9,7 @@ import torch
 from speechbrain_vae.lobes.encoders import check_stem
 from speechbrain_vae.nnet.blocks import ConvStack
 from speechbrain_vae.nnet.lengths import length_mask
-from speechbrain_vae.nnet.recurrent import recurrent_layer, run_layers
+from speechbrain_vae.nnet.recurrent import recurrent_layers, run_layers
 
 
 class ConvDecoder(torch.nn.Module):
@@ -143,6 +143,10 @@ class RecurrentDecoder(torch.nn.Module):
         Whether each layer also reads backwards.
     residual : bool
         Whether the input of a layer, from the second on, is added to its output.
+    normalisation : str
+        "none", "layer", "batch" or "weight", of every layer.
+    activation : type
+        Class of an activation after each layer, beside those of its cells.
     dropout : float
         Probability of dropping a layer's output.
     cell : type
@@ -164,6 +168,8 @@ class RecurrentDecoder(torch.nn.Module):
         stride: int = 1,
         bidirectional: bool = False,
         residual: bool = False,
+        normalisation: str = "none",
+        activation: type = torch.nn.Identity,
         dropout: float = 0.0,
         cell: type = torch.nn.GRU,
     ) -> None:
@@ -172,12 +178,16 @@ class RecurrentDecoder(torch.nn.Module):
         self.stride = stride
         self.output_size = output_size
         self.residual = residual
-        self.dropout = torch.nn.Dropout(dropout)
         width = hidden_size * (2 if bidirectional else 1)
         sizes = [input_size] + [width] * num_layers
-        self.rnns = torch.nn.ModuleList(
-            recurrent_layer(cell, size, hidden_size, bidirectional)
-            for size in sizes[:-1]
+        self.rnns, self.finishes = recurrent_layers(
+            cell,
+            sizes[:-1],
+            hidden_size,
+            bidirectional,
+            normalisation,
+            activation=activation,
+            dropout=dropout,
         )
         self.output = torch.nn.Linear(sizes[-1], stride * output_size)
 
@@ -190,7 +200,7 @@ class RecurrentDecoder(torch.nn.Module):
         """Parameters of the likelihood [B, frames, output_size]."""
         # latent: [B, T, D]
         mask = length_mask(latent, lengths)
-        layers = run_layers(self.rnns, latent, mask, self.residual, self.dropout)
+        layers = run_layers(self.rnns, self.finishes, latent, mask, self.residual)
         y = self.output(([latent] + layers)[-1])
         y = y.reshape(y.shape[0], -1, self.output_size)
         return y[:, :frames]

@@ -11,7 +11,7 @@ import torch
 
 from speechbrain_vae.nnet.blocks import ConvStack
 from speechbrain_vae.nnet.lengths import count_mask, frame_counts, strided_counts
-from speechbrain_vae.nnet.recurrent import recurrent_layer, run_layers
+from speechbrain_vae.nnet.recurrent import recurrent_layers, run_layers
 
 
 def pad_to_stride(x, stride):
@@ -180,6 +180,10 @@ class RecurrentEncoder(Encoder):
         frame.
     residual : bool
         Whether the input of a layer, from the second on, is added to its output.
+    normalisation : str
+        "none", "layer", "batch" or "weight", of every layer.
+    activation : type
+        Class of an activation after each layer, beside those of its cells.
     dropout : float
         Probability of dropping a layer's output.
     cell : type
@@ -204,6 +208,8 @@ class RecurrentEncoder(Encoder):
         stride: int = 1,
         bidirectional: bool = False,
         residual: bool = True,
+        normalisation: str = "none",
+        activation: type = torch.nn.Identity,
         dropout: float = 0.0,
         cell: type = torch.nn.GRU,
         lookahead: int = 0,
@@ -219,10 +225,14 @@ class RecurrentEncoder(Encoder):
         self.input_size = input_size
         self.output_size = hidden_size * (2 if bidirectional else 1)
         self.residual = residual
-        self.dropout = torch.nn.Dropout(dropout)
-        sizes = [stride * input_size] + [self.output_size] * (num_layers - 1)
-        self.rnns = torch.nn.ModuleList(
-            recurrent_layer(cell, size, hidden_size, bidirectional) for size in sizes
+        self.rnns, self.finishes = recurrent_layers(
+            cell,
+            [stride * input_size] + [self.output_size] * (num_layers - 1),
+            hidden_size,
+            bidirectional,
+            normalisation,
+            activation=activation,
+            dropout=dropout,
         )
 
     def layers(
@@ -237,7 +247,7 @@ class RecurrentEncoder(Encoder):
         x = torch.nn.functional.pad(x, (0, 0, 0, self.lookahead))
         counts = out_mask.sum(1)
         mask = count_mask(counts + self.lookahead, x.shape[1])
-        outputs = run_layers(self.rnns, x, mask, self.residual, self.dropout)
+        outputs = run_layers(self.rnns, self.finishes, x, mask, self.residual)
         late = out_mask.unsqueeze(-1)
         return [y[:, self.lookahead :] * late for y in outputs]
 

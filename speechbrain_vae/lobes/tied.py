@@ -8,9 +8,11 @@ Vincent et al. (2010).
 from collections.abc import Sequence
 
 import torch
+from torch.nn.utils.parametrizations import weight_norm
 
 from speechbrain_vae.lobes.encoders import Encoder, check_stem, pad_to_stride
 from speechbrain_vae.nnet.lengths import length_mask
+from speechbrain_vae.nnet.normalisation import make_normalisation
 
 
 class StackedEncoder(Encoder):
@@ -33,10 +35,15 @@ class StackedEncoder(Encoder):
     stem_kernel_size : int, optional
         Width of the first layer, in input frames; ``stride`` (the default) plus an
         even number.
+    normalisation : str
+        "none", "layer" or "batch", before each activation, or "weight", of every layer.
     activation : type
         Class of the activation between layers.
     dropout : float
         Probability of dropping an activation.
+    residual : bool
+        Whether the input of an activated layer, from the second on, is added to its
+        output where both have one size.
 
     Example
     -------
@@ -53,8 +60,10 @@ class StackedEncoder(Encoder):
         stride: int = 2,
         kernel_size: int = 1,
         stem_kernel_size: int | None = None,
+        normalisation: str = "none",
         activation: type = torch.nn.GELU,
         dropout: float = 0.0,
+        residual: bool = False,
     ) -> None:
         super().__init__()
         if not sizes or min(sizes) < 1:
@@ -74,8 +83,16 @@ class StackedEncoder(Encoder):
             for size, out in zip(sizes[:-1], sizes[1:], strict=True)
         )
         self.convs = torch.nn.ModuleList([stem, *others])
+        if normalisation == "weight":
+            for conv in self.convs:
+                weight_norm(conv)
+        self.normalisation = normalisation
+        self.norms = torch.nn.ModuleList(
+            make_normalisation(normalisation, size) for size in sizes[:-1]
+        )
         self.activation = activation()
         self.dropout = torch.nn.Dropout(dropout)
+        self.residual = residual
 
     def layers(
         self, x: torch.Tensor, lengths: torch.Tensor | None = None
@@ -85,19 +102,28 @@ class StackedEncoder(Encoder):
         in_mask, out_mask = self.masks(x, lengths)
         h = pad_to_stride(x * in_mask.unsqueeze(-1), self.stride).transpose(1, 2)
         mask = out_mask.unsqueeze(1).to(x.dtype)
-        outputs = []
-        for conv in self.convs[:-1]:
-            h = self.dropout(self.activation(conv(h))) * mask
+        outputs: list[torch.Tensor] = []
+        for conv, norm in zip(self.convs[:-1], self.norms, strict=True):
+            # The first layer's input is frames, not what a layer gave.
+            h = self.finish(conv(h), norm, mask, h if outputs else None)
             outputs.append(h.transpose(1, 2))
         outputs.append((self.convs[-1](h) * mask).transpose(1, 2))
         return outputs
+
+    def finish(self, h, norm, mask, before=None):
+        """What follows a layer but the last, in encoder and decoder, on [B, C, T]."""
+        h = self.dropout(self.activation(norm(h * mask, mask))) * mask
+        if self.residual and before is not None and before.shape == h.shape:
+            h = h + before
+        return h
 
 
 class TiedDecoder(torch.nn.Module):
     """The transpose of a :class:`StackedEncoder`: its weights, biases of its own.
 
     The weights belong to the encoder: they are in its state, and freezing or
-    loading it is freezing or loading them here. In a YAML, give the encoder by
+    loading it is freezing or loading them here. Normalisation is as the encoder's, but
+    learns numbers of its own, like the biases. In a YAML, give the encoder by
     reference; the export keeps it one object.
 
     Arguments
@@ -129,6 +155,10 @@ class TiedDecoder(torch.nn.Module):
         self.biases = torch.nn.ParameterList(
             torch.zeros(conv.in_channels) for conv in reversed(encoder.convs)
         )
+        self.norms = torch.nn.ModuleList(
+            make_normalisation(encoder.normalisation, conv.in_channels)
+            for conv in reversed(encoder.convs[1:])
+        )
 
     def forward(
         self,
@@ -156,9 +186,10 @@ class TiedDecoder(torch.nn.Module):
         mask = length_mask(latent, lengths).unsqueeze(1).to(latent.dtype)
         h = latent.transpose(1, 2) * mask
         *hidden, stem = reversed(encoder.convs)
-        for conv, bias in zip(hidden, self.biases, strict=False):
-            h = transposed(conv, h, bias)
-            h = encoder.dropout(encoder.activation(h)) * mask
+        for i, (conv, norm) in enumerate(zip(hidden, self.norms, strict=True)):
+            # The first layer's input is the code, to which nothing was applied.
+            before = h if i else None
+            h = encoder.finish(transposed(conv, h, self.biases[i]), norm, mask, before)
         return transposed(stem, h, self.biases[-1]).transpose(1, 2)[:, :frames]
 
 

@@ -1,9 +1,11 @@
 """An encoder that knows a frame by what is around it."""
 
+import functools
+
 import torch
 
 from speechbrain_vae.lobes.encoders import Encoder, pad_to_stride
-from speechbrain_vae.nnet.recurrent import reverse, run_layers
+from speechbrain_vae.nnet.recurrent import recurrent_layers, reverse, run_layers
 
 
 class TwoWayEncoder(Encoder):
@@ -29,6 +31,10 @@ class TwoWayEncoder(Encoder):
         Output frames on each side that the bottleneck does not see; 0 hides nothing.
     residual : bool
         Whether the input of a layer, from the second on, is added to its output.
+    normalisation : str
+        "none", "layer", "batch" or "weight", of every layer.
+    activation : type
+        Class of an activation after each layer, beside those of its cells.
     dropout : float
         Probability of dropping a layer's output.
     cell : type
@@ -50,6 +56,8 @@ class TwoWayEncoder(Encoder):
         stride: int = 2,
         gap: int = 3,
         residual: bool = True,
+        normalisation: str = "none",
+        activation: type = torch.nn.Identity,
         dropout: float = 0.0,
         cell: type = torch.nn.GRU,
     ) -> None:
@@ -61,14 +69,18 @@ class TwoWayEncoder(Encoder):
         self.input_size = input_size
         self.output_size = 2 * hidden_size
         self.residual = residual
-        self.dropout = torch.nn.Dropout(dropout)
         sizes = [stride * input_size] + [hidden_size] * (num_layers - 1)
-        self.forwards, self.backwards = (
-            torch.nn.ModuleList(
-                cell(size, hidden_size, batch_first=True) for size in sizes
-            )
-            for _ in range(2)
+        one_way = functools.partial(
+            recurrent_layers,
+            cell,
+            sizes,
+            hidden_size,
+            normalisation=normalisation,
+            activation=activation,
+            dropout=dropout,
         )
+        self.forwards, self.forward_finishes = one_way()
+        self.backwards, self.backward_finishes = one_way()
 
     def forward(
         self, x: torch.Tensor, lengths: torch.Tensor | None = None
@@ -107,10 +119,10 @@ class TwoWayEncoder(Encoder):
         x = pad_to_stride(x * in_mask.unsqueeze(-1), self.stride)
         x = x.reshape(x.shape[0], -1, self.stride * self.input_size)
         before, after = (
-            run_layers(rnns, y, out_mask, self.residual, self.dropout)
-            for rnns, y in (
-                (self.forwards, x),
-                (self.backwards, reverse(x, out_mask)),
+            run_layers(rnns, finishes, y, out_mask, self.residual)
+            for rnns, finishes, y in (
+                (self.forwards, self.forward_finishes, x),
+                (self.backwards, self.backward_finishes, reverse(x, out_mask)),
             )
         )
         after = [reverse(y, out_mask) for y in after]

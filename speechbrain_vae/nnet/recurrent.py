@@ -1,6 +1,9 @@
 """Recurrent layers over padded batches."""
 
 import torch
+from torch.nn.utils.parametrizations import weight_norm
+
+from speechbrain_vae.nnet.normalisation import make_normalisation
 
 
 class BothWays(torch.nn.Module):
@@ -27,46 +30,106 @@ class BothWays(torch.nn.Module):
         self.backwards = backwards
 
 
-def recurrent_layer(
-    cell: type, input_size: int, hidden_size: int, bidirectional: bool = False
-) -> torch.nn.Module:
-    """A layer for :func:`run_rnn`.
+class Finish(torch.nn.Module):
+    """What follows a recurrent layer: normalisation, activation and dropout.
+
+    Arguments
+    ---------
+    size : int
+        Size H of the layer's output.
+    normalisation : str
+        "none", "layer" or "batch", of the output; "weight" belongs to the layer.
+    activation : type
+        Class of an activation beside those of the cell.
+    dropout : float
+        Probability of dropping an output.
+
+    Example
+    -------
+    >>> finish = Finish(4, normalisation="layer", activation=torch.nn.GELU)
+    >>> finish(torch.randn(2, 5, 4), torch.ones(2, 5).bool()).shape
+    torch.Size([2, 5, 4])
+    """
+
+    def __init__(
+        self,
+        size: int,
+        normalisation: str = "none",
+        activation: type = torch.nn.Identity,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.norm = make_normalisation(normalisation, size)
+        self.activation = activation()
+        self.dropout = torch.nn.Dropout(dropout)
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        # x: [B, T, H], mask: [B, T]
+        valid = mask.unsqueeze(1).to(x.dtype)
+        x = self.norm(x.transpose(1, 2), valid).transpose(1, 2)
+        # Not every activation leaves zero as it is.
+        return self.dropout(self.activation(x)) * mask.unsqueeze(-1)
+
+
+def recurrent_layers(
+    cell: type,
+    sizes: list[int],
+    hidden_size: int,
+    bidirectional: bool = False,
+    normalisation: str = "none",
+    **finish_options,
+) -> tuple[torch.nn.ModuleList, torch.nn.ModuleList]:
+    """A stack for :func:`run_layers`.
 
     Arguments
     ---------
     cell : type
         ``torch.nn.GRU`` or ``torch.nn.LSTM``.
-    input_size : int
+    sizes : list of int
+        Size of the input of each layer.
     hidden_size : int
-        Of each direction.
+        Of each direction of a layer.
     bidirectional : bool
+        Whether each layer also reads backwards.
+    normalisation : str
+        "none", "layer", "batch" or "weight"; the last (Salimans and Kingma 2016) is of
+        all weight matrices of a cell.
+    **finish_options
+        ``activation`` and ``dropout`` of :class:`Finish`.
 
     Returns
     -------
-    torch.nn.Module
+    rnns, finishes : torch.nn.ModuleList
+        One of each for every layer.
     """
+    rnns, finishes = torch.nn.ModuleList(), torch.nn.ModuleList()
     number = 2 if bidirectional else 1
-    layers = [cell(input_size, hidden_size, batch_first=True) for _ in range(number)]
-    return BothWays(*layers) if bidirectional else layers[0]
+    for size in sizes:
+        ways = [cell(size, hidden_size, batch_first=True) for _ in range(number)]
+        if normalisation == "weight":
+            for rnn in ways:
+                weight_norm(rnn, "weight_ih_l0")
+                weight_norm(rnn, "weight_hh_l0")
+        rnns.append(BothWays(*ways) if bidirectional else ways[0])
+        finishes.append(Finish(number * hidden_size, normalisation, **finish_options))
+    return rnns, finishes
 
 
 def run_layers(
-    rnns, x: torch.Tensor, mask: torch.Tensor, residual: bool, dropout: torch.nn.Module
+    rnns, finishes, x: torch.Tensor, mask: torch.Tensor, residual: bool
 ) -> list[torch.Tensor]:
     """Outputs of stacked recurrent layers over the valid frames of [B, T, C].
 
     Arguments
     ---------
-    rnns : iterable of torch.nn.Module
-        Layers, batch first.
+    rnns, finishes : iterable of torch.nn.Module
+        From :func:`recurrent_layers`.
     x : torch.Tensor
         Shape [B, T, C].
     mask : torch.Tensor
         Valid frames, shape [B, T].
     residual : bool
-        Whether the input of a layer, from the second on, is added to its output.
-    dropout : torch.nn.Module
-        Applied to what a layer adds.
+        Whether the input of a layer, from the second on, is added to what it gives.
 
     Returns
     -------
@@ -74,8 +137,8 @@ def run_layers(
         Each [B, T, H], zero on padding.
     """
     outputs: list[torch.Tensor] = []
-    for rnn in rnns:
-        y = dropout(run_rnn(rnn, x, mask))
+    for rnn, finish in zip(rnns, finishes, strict=True):
+        y = finish(run_rnn(rnn, x, mask), mask)
         x = x + y if residual and outputs else y
         outputs.append(x)
     return outputs

@@ -32,14 +32,21 @@ autoencoder: !new:speechbrain_vae.lobes.autoencoder.Autoencoder
 
 @pytest.fixture
 def exports(tiny_export, tmp_path):
-    """A convolutional VAE, and a recurrent model with codes."""
-    torch.manual_seed(0)
-    hparams = load_hyperpyyaml(DISCRETE)
-    model = hparams["autoencoder"]
-    # A step of training starts the codebook from data.
-    model.train()(torch.randn(4, 200, 80))
-    folder = write_export(tmp_path / "vq", DISCRETE, hparams["features"], model.eval())
-    return {"vae": str(tiny_export), "vq": str(folder)}
+    """A convolutional VAE, and recurrent models with codes."""
+    weight = "hidden_size: 32\n    normalisation: weight"
+    found = {"vae": str(tiny_export)}
+    for name, yaml in {
+        "vq": DISCRETE,
+        "vq of weight norm": DISCRETE.replace("hidden_size: 32", weight),
+    }.items():
+        torch.manual_seed(0)
+        hparams = load_hyperpyyaml(yaml)
+        model = hparams["autoencoder"]
+        # A step of training starts the codebook from data.
+        model.train()(torch.randn(4, 200, 80))
+        folder = write_export(tmp_path / name, yaml, hparams["features"], model.eval())
+        found[name] = str(folder)
+    return found
 
 
 @pytest.fixture
@@ -69,10 +76,11 @@ def test_features_of_a_vae_stay_near(precision, exports, wavs, tmp_path):
     near(low.encode_file(tmp_path / "a.wav"), full.encode_file(tmp_path / "a.wav"))
 
 
+@pytest.mark.parametrize("name", ["vq", "vq of weight norm"])
 @pytest.mark.parametrize("precision", ["bf16", "int8"])
-def test_codes_stay_mostly_the_same(precision, exports, wavs):
-    low = FeatureEncoder.from_hparams(exports["vq"], precision=precision)
-    full = FeatureEncoder.from_hparams(exports["vq"])
+def test_codes_stay_mostly_the_same(precision, name, exports, wavs):
+    low = FeatureEncoder.from_hparams(exports[name], precision=precision)
+    full = FeatureEncoder.from_hparams(exports[name])
     ours, theirs = low.tokens_batch(wavs), full.tokens_batch(wavs)
     assert torch.equal(ours < 0, theirs < 0)
     assert (ours == theirs).float().mean() > 0.9

@@ -57,6 +57,10 @@ PAIRS = {
     "gru 20 ms": lambda: recurrent_pair(2, False),
     "bidirectional": lambda: recurrent_pair(2, True),
     "gru residual": lambda: recurrent_pair(2, False, 3, residual=True),
+    "gru layer norm": lambda: recurrent_pair(2, True, normalisation="layer"),
+    "gru batch norm": lambda: recurrent_pair(2, False, 2, normalisation="batch"),
+    "gru weight norm": lambda: recurrent_pair(2, True, normalisation="weight"),
+    "gru sigmoid": lambda: recurrent_pair(1, False, activation=torch.nn.Sigmoid),
 }
 TARGETS = {
     "reconstruction": Reconstruction,

@@ -10,7 +10,7 @@ from speechbrain_vae.export import read_export, write_export
 from speechbrain_vae.lobes.autoencoder import Autoencoder
 from speechbrain_vae.lobes.bottlenecks import DeterministicBottleneck
 from speechbrain_vae.lobes.encoders import ConvEncoder
-from speechbrain_vae.lobes.tied import StackedEncoder, TiedDecoder
+from speechbrain_vae.lobes.tied import StackedEncoder, TiedDecoder, transposed
 from speechbrain_vae.nnet.likelihoods import GaussianLikelihood
 from speechbrain_vae.nnet.ppca import PPCA, windows
 
@@ -36,6 +36,12 @@ ENCODERS = {
         F, [8, 3], stride=2, kernel_size=3, stem_kernel_size=4
     ),
     "10 ms": lambda: StackedEncoder(F, [8, 3], stride=1, kernel_size=3),
+    "weight norm": lambda: StackedEncoder(F, [8, 5, 3], normalisation="weight"),
+}
+NORMALISED = {
+    "layer": lambda: StackedEncoder(F, [8, 8, 3], kernel_size=3, normalisation="layer"),
+    "batch": lambda: StackedEncoder(F, [8, 8, 3], normalisation="batch"),
+    "residual": lambda: StackedEncoder(F, [8, 8, 8, 3], residual=True),
 }
 
 
@@ -100,9 +106,9 @@ def test_the_decoder_is_the_transpose_of_the_encoder(name):
     torch.testing.assert_close(inner, transposed, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("name", ENCODERS | NORMALISED)
 def test_a_padded_utterance_gives_the_numbers_of_the_utterance_alone(name):
-    model = tied(ENCODERS[name]())
+    model = tied((ENCODERS | NORMALISED)[name]())
     feats = torch.randn(1, 20, F)
     padded = torch.cat([feats, torch.full((1, 13, F), 7.0)], 1)
     alone, out = model(feats), model(padded, torch.tensor([20 / 33]))
@@ -113,6 +119,29 @@ def test_a_padded_utterance_gives_the_numbers_of_the_utterance_alone(name):
         out.bottleneck.features[:, :frames], alone.bottleneck.features
     )
     assert not out.bottleneck.features[:, frames:].any()
+
+
+def test_layers_of_one_size_carry_their_input_on():
+    encoder = NORMALISED["residual"]()
+    for conv in encoder.convs[1:3]:
+        conv.weight.data.zero_()
+        conv.bias.data.zero_()
+    first, second, third, _ = encoder.layers(torch.randn(1, 12, F))
+    assert torch.equal(first, second) and torch.equal(first, third)
+    latent = torch.randn(1, 6, 3)
+    first, *_, stem = reversed(encoder.convs)
+    hidden = torch.nn.functional.gelu(transposed(first, latent.mT, torch.zeros(8)))
+    expected = transposed(stem, hidden, torch.zeros(F)).mT
+    torch.testing.assert_close(TiedDecoder(encoder)(latent), expected)
+
+
+@pytest.mark.parametrize("name", ["layer", "batch"])
+def test_the_decoder_normalises_with_numbers_of_its_own(name):
+    model = tied(NORMALISED[name]())
+    names = [n for n, _ in model.decoder.named_parameters() if "norms" in n]
+    assert names == [f"norms.{i}.{p}" for i in (0, 1) for p in ("weight", "bias")]
+    model(torch.randn(2, 12, F)).loss.backward()
+    assert all(p.grad is not None for p in model.parameters())
 
 
 def test_weights_are_saved_once_and_stay_shared_in_a_copy():

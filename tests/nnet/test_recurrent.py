@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from speechbrain_vae.nnet.recurrent import recurrent_layer, run_rnn
+from speechbrain_vae.nnet.recurrent import recurrent_layers, run_layers, run_rnn
 
 
 @pytest.mark.parametrize("cell", (torch.nn.GRU, torch.nn.LSTM))
 def test_both_ways_is_torchs_bidirectional_layer_on_a_packed_sequence(cell):
     torch.manual_seed(0)
-    ours = recurrent_layer(cell, 5, 4, bidirectional=True)
+    ours = recurrent_layers(cell, [5], 4, bidirectional=True)[0][0]
     theirs = cell(5, 4, batch_first=True, bidirectional=True)
     theirs.load_state_dict(
         ours.forwards.state_dict()
@@ -23,6 +23,36 @@ def test_both_ways_is_torchs_bidirectional_layer_on_a_packed_sequence(cell):
 
 
 def test_an_utterance_of_padding_alone_gives_zeros():
-    layer = recurrent_layer(torch.nn.GRU, 5, 4, bidirectional=True)
+    layer = recurrent_layers(torch.nn.GRU, [5], 4, bidirectional=True)[0][0]
     out = run_rnn(layer, torch.randn(2, 3, 5), torch.tensor([[True] * 3, [False] * 3]))
     assert out[0].abs().sum() > 0 and out[1].abs().sum() == 0
+
+
+def test_what_follows_a_layer_is_normalised_and_activated():
+    mask = torch.tensor([[True] * 4, [True, False, False, False]])
+    options = {"normalisation": "layer", "activation": torch.nn.ReLU}
+    layers = recurrent_layers(torch.nn.GRU, [5, 4], 4, **options)
+    first, second = run_layers(*layers, torch.randn(2, 4, 5), mask, residual=True)
+    assert first.min() == 0 and (first[:, 0] > 0).any()
+    # Of a layer norm, mean zero: at least one of each frame is cut, and what the
+    # first layer gave is still there.
+    assert (second >= first).all() and not second[1, 1:].any()
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_weight_normalisation_learns_length_and_direction(bidirectional):
+    torch.manual_seed(0)
+    layers = recurrent_layers(
+        torch.nn.LSTM, [5], 4, bidirectional, normalisation="weight"
+    )
+    names = [name for name, _ in layers[0].named_parameters() if "ih_l0" in name]
+    assert sum("original0" in name for name in names) == 1 + bidirectional
+    x, mask = torch.randn(2, 6, 5), torch.ones(2, 6).bool()
+    (before,) = run_layers(*layers, x, mask, residual=False)
+    before.sum().backward()
+    for parameter in layers[0].parameters():
+        assert parameter.grad.abs().sum() > 0
+        parameter.data -= 0.5 * parameter.grad
+    # The cell runs with the weights of now.
+    (after,) = run_layers(*layers, x, mask, residual=False)
+    assert after.sum() < before.sum()

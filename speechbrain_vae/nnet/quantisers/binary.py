@@ -116,8 +116,7 @@ class BinaryQuantizer(Quantiser):
         return self.from_bits(bits).masked_fill(indices < 0, 0)
 
     def _missing_entropy(self, mean):
-        # mean [N, bits] of the bits, between -1 and 1; without frames, bits are as often
-        # -1 as +1.
+        # mean [N, bits] of the bits, between -1 and 1: zero where there are no frames.
         frames = mean.new_tensor(len(mean))
         mean = mean_over_frames(mean.sum(0), frames, self.training)
         up = ((1 + mean) / 2).clamp(1e-6, 1 - 1e-6)

@@ -28,7 +28,8 @@ class GumbelVQ(Quantiser):
     the largest logit is the nearest.
 
     The loss is ``diversity * (log K - H(p))``, with H the entropy in nats of the code
-    probabilities averaged over the valid frames (of all DDP processes): zero where all codes are used alike.
+    probabilities averaged over the valid frames (of all DDP processes): zero where all
+    codes are used alike.
 
     Arguments
     ---------
