@@ -203,6 +203,12 @@ def main():
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--split", default="test", choices=("valid", "test"))
     parser.add_argument(
+        "--split_seed",
+        type=int,
+        default=1234,
+        help="that the encoders were trained with: it chose the validation speakers",
+    )
+    parser.add_argument(
         "--utterances",
         type=int,
         help="to fit to, of all speakers alike; all by default",
@@ -213,8 +219,10 @@ def main():
     numbers = {}
     with one_line_errors(), tempfile.TemporaryDirectory() as folder:
         where = "speechocean762", arguments.data_folder, folder
-        train = open_entries(*where, split="train", limit=arguments.utterances)
-        test = open_entries(*where, split=arguments.split)
+        seed = arguments.split_seed
+        limit = arguments.utterances
+        train = open_entries(*where, split="train", limit=limit, seed=seed)
+        test = open_entries(*where, split=arguments.split, seed=seed)
         for source in arguments.exports:
             rows = encoder_rows(source, train, test, arguments.codes, arguments.seeds)
             reached = {name: bars(rows, name) for name in rows if "SFVQ" in name}

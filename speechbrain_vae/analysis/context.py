@@ -251,6 +251,7 @@ def open_entries(
     split: str = "test",
     limit: int | None = None,
     sample_rate: int = 16000,
+    seed: int = 1234,
 ) -> dict[str, dict]:
     """Entries of one split of a corpus, with phone times.
 
@@ -272,6 +273,8 @@ def open_entries(
         At most so many utterances, of all speakers alike.
     sample_rate : int
         Of the model, in Hz.
+    seed : int
+        Of the training, where it chose the validation speakers.
 
     Returns
     -------
@@ -282,7 +285,7 @@ def open_entries(
     ValueError
         The alignment is of another corpus, or lasts longer than the recordings.
     """
-    prepare(corpus, data_folder, folder, sample_rate=sample_rate)
+    prepare(corpus, data_folder, folder, sample_rate=sample_rate, seed=seed)
     entries = read_manifest(Path(folder) / f"{split}.json")
     if alignment is not None:
         entries = _aligned(entries, alignment, split)
