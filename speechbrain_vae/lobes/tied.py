@@ -11,8 +11,8 @@ import torch
 from torch.nn.utils.parametrizations import weight_norm
 
 from speechbrain_vae.lobes.encoders import Encoder, check_stem, pad_to_stride
+from speechbrain_vae.nnet.blocks import Finish
 from speechbrain_vae.nnet.lengths import length_mask
-from speechbrain_vae.nnet.normalisation import make_normalisation
 
 
 class StackedEncoder(Encoder):
@@ -86,12 +86,10 @@ class StackedEncoder(Encoder):
         if normalisation == "weight":
             for conv in self.convs:
                 weight_norm(conv)
-        self.normalisation = normalisation
-        self.norms = torch.nn.ModuleList(
-            make_normalisation(normalisation, size) for size in sizes[:-1]
+        self.finish_options = normalisation, activation, dropout
+        self.finishes = torch.nn.ModuleList(
+            Finish(size, *self.finish_options) for size in sizes[:-1]
         )
-        self.activation = activation()
-        self.dropout = torch.nn.Dropout(dropout)
         self.residual = residual
 
     def layers(
@@ -103,19 +101,17 @@ class StackedEncoder(Encoder):
         h = pad_to_stride(x * in_mask.unsqueeze(-1), self.stride).transpose(1, 2)
         mask = out_mask.unsqueeze(1).to(x.dtype)
         outputs: list[torch.Tensor] = []
-        for conv, norm in zip(self.convs[:-1], self.norms, strict=True):
+        for conv, finish in zip(self.convs[:-1], self.finishes, strict=True):
+            y = finish(conv(h) * mask, mask)
             # The first layer's input is frames, not what a layer gave.
-            h = self.finish(conv(h), norm, mask, h if outputs else None)
+            h = self.carry(h, y) if outputs else y
             outputs.append(h.transpose(1, 2))
         outputs.append((self.convs[-1](h) * mask).transpose(1, 2))
         return outputs
 
-    def finish(self, h, norm, mask, before=None):
-        """What follows a layer but the last, in encoder and decoder, on [B, C, T]."""
-        h = self.dropout(self.activation(norm(h * mask, mask))) * mask
-        if self.residual and before is not None and before.shape == h.shape:
-            h = h + before
-        return h
+    def carry(self, x, y):
+        """Output y of a layer, with its input x where the connection is residual."""
+        return x + y if self.residual and x.shape == y.shape else y
 
 
 class TiedDecoder(torch.nn.Module):
@@ -155,8 +151,8 @@ class TiedDecoder(torch.nn.Module):
         self.biases = torch.nn.ParameterList(
             torch.zeros(conv.in_channels) for conv in reversed(encoder.convs)
         )
-        self.norms = torch.nn.ModuleList(
-            make_normalisation(encoder.normalisation, conv.in_channels)
+        self.finishes = torch.nn.ModuleList(
+            Finish(conv.in_channels, *encoder.finish_options)
             for conv in reversed(encoder.convs[1:])
         )
 
@@ -186,10 +182,10 @@ class TiedDecoder(torch.nn.Module):
         mask = length_mask(latent, lengths).unsqueeze(1).to(latent.dtype)
         h = latent.transpose(1, 2) * mask
         *hidden, stem = reversed(encoder.convs)
-        for i, (conv, norm) in enumerate(zip(hidden, self.norms, strict=True)):
-            # The first layer's input is the code, to which nothing was applied.
-            before = h if i else None
-            h = encoder.finish(transposed(conv, h, self.biases[i]), norm, mask, before)
+        for i, (conv, finish) in enumerate(zip(hidden, self.finishes, strict=True)):
+            y = finish(transposed(conv, h, self.biases[i]) * mask, mask)
+            # The first layer's input is the code, not what an activation gave.
+            h = encoder.carry(h, y) if i else y
         return transposed(stem, h, self.biases[-1]).transpose(1, 2)[:, :frames]
 
 

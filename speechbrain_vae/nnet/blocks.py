@@ -78,6 +78,44 @@ class ConvBlock(torch.nn.Module):
         return torch.addcmul(x, h, mask) if self.residual else h * mask
 
 
+class Finish(torch.nn.Module):
+    """What follows a layer: normalisation, activation and dropout.
+
+    Arguments
+    ---------
+    channels : int
+        Channels C of the layer's output.
+    normalisation : str
+        "none", "layer" or "batch"; "weight" is of the layer, and nothing here.
+    activation : type
+        Class of the activation.
+    dropout : float
+        Probability of dropping an activation.
+
+    Example
+    -------
+    >>> finish = Finish(16, normalisation="layer", activation=torch.nn.GELU)
+    >>> finish(torch.randn(2, 16, 10), torch.ones(2, 1, 10)).shape
+    torch.Size([2, 16, 10])
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        normalisation: str = "none",
+        activation: type = torch.nn.Identity,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.norm = make_normalisation(normalisation, channels)
+        self.activation = activation()
+        self.dropout = torch.nn.Dropout(dropout)
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        # x: [B, C, T], mask: [B, 1, T]; not every activation leaves zero as it is.
+        return self.dropout(self.activation(self.norm(x, mask))) * mask
+
+
 class ConvStack(torch.nn.Module):
     """A stack of :class:`ConvBlock`, the dilation growing from one to the next.
 

@@ -3,7 +3,7 @@
 import torch
 from torch.nn.utils.parametrizations import weight_norm
 
-from speechbrain_vae.nnet.normalisation import make_normalisation
+from speechbrain_vae.nnet.blocks import Finish
 
 
 class BothWays(torch.nn.Module):
@@ -30,47 +30,6 @@ class BothWays(torch.nn.Module):
         self.backwards = backwards
 
 
-class Finish(torch.nn.Module):
-    """What follows a recurrent layer: normalisation, activation and dropout.
-
-    Arguments
-    ---------
-    size : int
-        Size H of the layer's output.
-    normalisation : str
-        "none", "layer" or "batch", of the output; "weight" belongs to the layer.
-    activation : type
-        Class of an activation beside those of the cell.
-    dropout : float
-        Probability of dropping an output.
-
-    Example
-    -------
-    >>> finish = Finish(4, normalisation="layer", activation=torch.nn.GELU)
-    >>> finish(torch.randn(2, 5, 4), torch.ones(2, 5).bool()).shape
-    torch.Size([2, 5, 4])
-    """
-
-    def __init__(
-        self,
-        size: int,
-        normalisation: str = "none",
-        activation: type = torch.nn.Identity,
-        dropout: float = 0.0,
-    ) -> None:
-        super().__init__()
-        self.norm = make_normalisation(normalisation, size)
-        self.activation = activation()
-        self.dropout = torch.nn.Dropout(dropout)
-
-    def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        # x: [B, T, H], mask: [B, T]
-        valid = mask.unsqueeze(1).to(x.dtype)
-        x = self.norm(x.transpose(1, 2), valid).transpose(1, 2)
-        # Not every activation leaves zero as it is.
-        return self.dropout(self.activation(x)) * mask.unsqueeze(-1)
-
-
 def recurrent_layers(
     cell: type,
     sizes: list[int],
@@ -95,7 +54,7 @@ def recurrent_layers(
         "none", "layer", "batch" or "weight"; the last (Salimans and Kingma 2016) is of
         all weight matrices of a cell.
     **finish_options
-        ``activation`` and ``dropout`` of :class:`Finish`.
+        ``activation`` and ``dropout`` of :class:`~speechbrain_vae.nnet.blocks.Finish`.
 
     Returns
     -------
@@ -138,7 +97,8 @@ def run_layers(
     """
     outputs: list[torch.Tensor] = []
     for rnn, finish in zip(rnns, finishes, strict=True):
-        y = finish(run_rnn(rnn, x, mask), mask)
+        y = run_rnn(rnn, x, mask).transpose(1, 2)
+        y = finish(y, mask.unsqueeze(1).to(y.dtype)).transpose(1, 2)
         x = x + y if residual and outputs else y
         outputs.append(x)
     return outputs

@@ -96,7 +96,9 @@ def test_linear_tied_autoencoder_spans_the_pca_subspace():
 @pytest.mark.parametrize("name", ENCODERS)
 def test_the_decoder_is_the_transpose_of_the_encoder(name):
     encoder = ENCODERS[name]()
-    encoder.activation = torch.nn.Identity()
+    encoder.finish_options = ("none", torch.nn.Identity, 0.0)
+    for finish in encoder.finishes:
+        finish.activation = torch.nn.Identity()
     for conv in encoder.convs:
         conv.bias.data.zero_()
     x = torch.randn(1, 12, F)
@@ -138,8 +140,10 @@ def test_layers_of_one_size_carry_their_input_on():
 @pytest.mark.parametrize("name", ["layer", "batch"])
 def test_the_decoder_normalises_with_numbers_of_its_own(name):
     model = tied(NORMALISED[name]())
-    names = [n for n, _ in model.decoder.named_parameters() if "norms" in n]
-    assert names == [f"norms.{i}.{p}" for i in (0, 1) for p in ("weight", "bias")]
+    names = [n for n, _ in model.decoder.named_parameters() if "norm" in n]
+    assert names == [
+        f"finishes.{i}.norm.{p}" for i in (0, 1) for p in ("weight", "bias")
+    ]
     model(torch.randn(2, 12, F)).loss.backward()
     assert all(p.grad is not None for p in model.parameters())
 
