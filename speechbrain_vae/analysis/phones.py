@@ -8,11 +8,11 @@ MANNERS = ("silence", "plosive", "fricative", "nasal", "approximant", "vowel")
 
 _MEMBERS = {
     "silence": "SIL SP SPN H# PAU EPI BCL DCL GCL PCL TCL KCL CL VCL <EPS>",
-    "plosive": "B D G P T K DX Q",
-    "fricative": "F V TH DH S Z SH ZH CH JH HH HV",
+    "plosive": "B D G P T K CH JH DX Q",
+    "fricative": "F V TH DH S Z SH ZH HH HV",
     "nasal": "M N NG EM EN ENG NX",
-    "approximant": "L R W Y EL",
-    "vowel": "AA AE AH AO EH ER IH IY UH UW AX AX-H AXR IX UX",
+    "approximant": "L R W Y EL ER AXR",
+    "vowel": "AA AE AH AO EH IH IY UH UW AX AX-H IX UX",
     "diphthong": "AW AY EY OW OY",
 }
 # The 39 phones of the CMU pronouncing dictionary.
@@ -25,7 +25,14 @@ _GROUP_OF = {
     phone: group for group, members in _MEMBERS.items() for phone in members.split()
 }
 PHONE_GROUPS = tuple(_MEMBERS)
-"""The phonetic groups of an interpretation: manner classes with diphthongs apart."""
+"""The phonetic groups of an interpretation."""
+# Where the manner of a phone is not its group.
+_MANNER_OF = {
+    "CH": "fricative",
+    "JH": "fricative",
+    "ER": "vowel",
+    "AXR": "vowel",
+}
 
 _FOLDED = {
     "AA": "AO",
@@ -95,9 +102,12 @@ def fold_timit(phone: str) -> str | None:
 def phone_group(phone: str) -> str:
     """The phonetic group of an ARPAbet or TIMIT phone.
 
-    The seven groups are those of SFVQ's figures: TIMIT's own classes with silence and
-    closures together and diphthongs apart. Affricates, which end in frication, and
-    ``HH`` count as fricatives; flap and glottal stop as plosives.
+    The seven groups of SFVQ's figures (Vali and Bäckström, Interspeech 2023, section
+    4), which are those of Scanlon, Ellis and Reilly, "Using broad phonetic group experts
+    for improved speech recognition", IEEE Transactions on Audio, Speech, and Language
+    Processing 15(3), 2007: affricates count as plosives, ``ER`` as an approximant.
+    Theirs leave some of TIMIT's phones out: here flap and glottal stop are plosives,
+    closures and pauses silence.
 
     Arguments
     ---------
@@ -117,7 +127,7 @@ def phone_group(phone: str) -> str:
     Example
     -------
     >>> [phone_group(phone) for phone in ("ay1", "tcl", "L", "CH")]
-    ['diphthong', 'silence', 'approximant', 'fricative']
+    ['diphthong', 'silence', 'approximant', 'plosive']
     """
     name = plain(phone)
     if name not in _GROUP_OF:
@@ -129,7 +139,10 @@ def phone_group(phone: str) -> str:
 
 
 def manner(phone: str) -> str:
-    """The manner class of a phone: its group, with diphthongs among the vowels.
+    """The manner class of a phone.
+
+    Its group, but for diphthongs and ``ER``, which are vowels, and affricates, which
+    end in frication and count as fricatives.
 
     Arguments
     ---------
@@ -143,8 +156,8 @@ def manner(phone: str) -> str:
 
     Example
     -------
-    >>> manner("AY"), manner("AH")
-    ('vowel', 'vowel')
+    >>> manner("AY"), manner("ER"), manner("CH")
+    ('vowel', 'vowel', 'fricative')
     """
-    group = phone_group(phone)
+    group = _MANNER_OF.get(plain(phone), phone_group(phone))
     return "vowel" if group == "diphthong" else group
