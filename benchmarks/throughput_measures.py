@@ -68,7 +68,7 @@ class _Products(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         name = func.overloadpacket.__name__
         out = func(*args, **(kwargs or {}))
-        if name in ("mm", "addmm"):
+        if name in ("mm", "addmm", "addmm_"):
             a, b = args[-2:]
             self._add(a.shape[0], a.shape[1], b.shape[1])
         elif name == "convolution":
@@ -111,7 +111,13 @@ def best_product(step, device, now, shapes=5):
 
 def step_flops(step):
     """FLOPs of the matrix products of a training step, forward and backward."""
-    with FlopCounterMode(display=False) as counter:
+
+    def in_place(into, a, b, **_):
+        return 2 * a[0] * a[1] * b[1]
+
+    with FlopCounterMode(
+        display=False, custom_mapping={torch.ops.aten.addmm_: in_place}
+    ) as counter:
         step()
     return counter.get_total_flops()
 

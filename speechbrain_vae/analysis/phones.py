@@ -103,11 +103,11 @@ def phone_group(phone: str) -> str:
     """The phonetic group of an ARPAbet or TIMIT phone.
 
     The seven groups of SFVQ's figures (Vali and Bäckström, Interspeech 2023, section
-    4), which are those of Scanlon, Ellis and Reilly, "Using broad phonetic group experts
-    for improved speech recognition", IEEE Transactions on Audio, Speech, and Language
-    Processing 15(3), 2007: affricates count as plosives, ``ER`` as an approximant.
-    Theirs leave some of TIMIT's phones out: here flap and glottal stop are plosives,
-    closures and pauses silence.
+    4), which are those of Scanlon, Ellis and Reilly, "Using broad phonetic group
+    experts for improved speech recognition", IEEE Transactions on Audio, Speech, and
+    Language Processing 15(3), 2007: affricates count as plosives, ``ER`` as an
+    approximant. Theirs leave some of TIMIT's phones out: here flap and glottal stop
+    are plosives, closures and pauses silence.
 
     Arguments
     ---------

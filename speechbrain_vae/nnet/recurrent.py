@@ -4,6 +4,7 @@ import torch
 from torch.nn.utils.parametrizations import weight_norm
 
 from speechbrain_vae.nnet.blocks import Finish
+from speechbrain_vae.nnet.gru import run_gru, trains_on_cpu
 
 
 class BothWays(torch.nn.Module):
@@ -110,7 +111,8 @@ def run_rnn(rnn, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         after = reverse(run_rnn(rnn.backwards, reverse(x, mask), mask), mask)
         return torch.cat([run_rnn(rnn.forwards, x, mask), after], dim=-1)
     # What follows the last valid frame cannot reach back.
-    return rnn(x)[0] * mask.unsqueeze(-1)
+    states = run_gru(rnn, x) if trains_on_cpu(rnn, x) else rnn(x)[0]
+    return states * mask.unsqueeze(-1)
 
 
 def reverse(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

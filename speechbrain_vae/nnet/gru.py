@@ -1,0 +1,158 @@
+"""Gated recurrent units over whole sequences, for training on a CPU.
+
+PyTorch has a fused kernel of the GRU on GPUs and none on CPUs, where autograd keeps
+each of the ten operations of each frame, and adds up the gradient of the weights frame
+by frame. Here the backward pass is written out: frame by frame goes only what has to,
+and the gradient of the weights is one product at the end.
+"""
+
+import torch
+
+
+class GRURecurrence(torch.autograd.Function):
+    """States of a GRU from what its input adds to the gates.
+
+    The equations are those of :class:`torch.nn.GRU` (Cho et al. 2014), and gates in
+    its order: reset, update, new. The first state is zero.
+
+    Call ``GRURecurrence.apply(gates, weight, bias)`` with gates [T, B, 3H] (the product
+    of ``weight_ih`` and the input, and ``bias_ih``), weight [3H, H] (``weight_hh``) and
+    bias [3H] (``bias_hh``). It returns states [T, B, H]. It is differentiable twice, by
+    the way of plain operations.
+
+    Example
+    -------
+    >>> gru = torch.nn.GRU(8, 4)
+    >>> x = torch.randn(10, 2, 8)
+    >>> gates = torch.nn.functional.linear(x, gru.weight_ih_l0, gru.bias_ih_l0)
+    >>> states = GRURecurrence.apply(gates, gru.weight_hh_l0, gru.bias_hh_l0)
+    >>> torch.allclose(states, gru(x)[0], atol=1e-6)
+    True
+    """
+
+    @staticmethod
+    def forward(ctx, gates, weight, bias):
+        """See the class."""
+        frames, batch, width = gates.shape
+        size = width // 3
+        states = gates.new_zeros(frames + 1, batch, size)
+        new = gates.new_empty(frames, batch, size)
+        # All that does not wait for a state; the products with states are added.
+        inner = bias.expand_as(gates).clone()
+        inner[..., : 2 * size] += gates[..., : 2 * size]
+        # In this order a product of few rows takes two thirds of the time.
+        turned = weight.t().contiguous()
+        state, own, n = states.unbind(), inner.unbind(), new.unbind()
+        both = inner[..., : 2 * size].unbind()
+        reset, update, inner_n = (gate.unbind() for gate in inner.chunk(3, -1))
+        outer_n = gates[..., 2 * size :].unbind()
+        for t in range(frames):
+            own[t].addmm_(state[t], turned)
+            both[t].sigmoid_()
+            torch.addcmul(outer_n[t], reset[t], inner_n[t], out=n[t]).tanh_()
+            torch.lerp(n[t], state[t], update[t], out=state[t + 1])
+        ctx.save_for_backward(gates, weight, bias, states, inner, new)
+        return states[1:]
+
+    @staticmethod
+    def backward(ctx, grad):
+        """Gradients of gates, weight and bias."""
+        gates, weight, bias, states, inner, new = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            return plain_backward(ctx.needs_input_grad, grad, gates, weight, bias)
+        before = states[:-1]
+        reset, update, inner_n = inner.chunk(3, -1)
+        # Derivatives of a state by the inner side of its gates.
+        by_new = (1 - update) * (1 - new.square())
+        factors = torch.empty_like(gates).unflatten(-1, (3, -1))
+        by_reset, by_update, by_inner = factors.unbind(-2)
+        torch.mul(by_new, reset, out=by_inner)
+        torch.mul(by_inner, (1 - reset) * inner_n, out=by_reset)
+        torch.mul(update * (1 - update), before - new, out=by_update)
+        by_gates = torch.empty_like(factors)
+        rows = by_gates.flatten(-2)
+        by_state = grad.clone()
+        here, column = by_state.unbind(), by_state.unsqueeze(-2).unbind()
+        factor, into = factors.unbind(), by_gates.unbind()
+        row, kept = rows.unbind(), update.unbind()
+        for t in reversed(range(len(gates))):
+            torch.mul(factor[t], column[t], out=into[t])
+            if t > 0:
+                here[t - 1].addcmul_(here[t], kept[t]).addmm_(row[t], weight)
+        rows = rows.flatten(0, 1)
+        by_weight = rows.t() @ before.flatten(0, 1)
+        by_bias = rows.sum(0)
+        # The outer side of the last gate is not reset.
+        torch.mul(by_state, by_new, out=by_gates[..., 2, :])
+        return by_gates.flatten(-2), by_weight, by_bias
+
+
+def plain_recurrence(gates, weight, bias):
+    """The states of :class:`GRURecurrence` by operations that autograd knows.
+
+    Example
+    -------
+    >>> inputs = torch.randn(10, 2, 12), torch.randn(12, 4), torch.randn(12)
+    >>> states = GRURecurrence.apply(*inputs)
+    >>> torch.allclose(plain_recurrence(*inputs), states, atol=1e-6)
+    True
+    """
+    states = [gates.new_zeros(gates.shape[1], weight.shape[1])]
+    for outer in gates:
+        r, z, n = outer.chunk(3, -1)
+        inner = torch.addmm(bias, states[-1], weight.t())
+        inner_r, inner_z, inner_n = inner.chunk(3, -1)
+        new = torch.tanh(n + torch.sigmoid(r + inner_r) * inner_n)
+        states.append(torch.lerp(new, states[-1], torch.sigmoid(z + inner_z)))
+    return torch.stack(states[1:])
+
+
+def plain_backward(needed, grad, *inputs):
+    """The gradients of the inputs that need one, themselves differentiable."""
+    given = [x for x, wanted in zip(inputs, needed, strict=True) if wanted]
+    states = plain_recurrence(*inputs)
+    grads = iter(torch.autograd.grad(states, given, grad, create_graph=True))
+    return tuple(next(grads) if wanted else None for wanted in needed)
+
+
+def trains_on_cpu(rnn: torch.nn.Module, x: torch.Tensor) -> bool:
+    """Whether :func:`run_gru` is the faster way to run a layer of [B, T, C].
+
+    Example
+    -------
+    >>> gru, x = torch.nn.GRU(8, 4, batch_first=True), torch.randn(2, 10, 8)
+    >>> trains_on_cpu(gru, x), trains_on_cpu(torch.nn.LSTM(8, 4), x)
+    (True, False)
+    """
+    return (
+        isinstance(rnn, torch.nn.GRU)
+        and x.device.type == "cpu"
+        and torch.is_grad_enabled()
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
+    )
+
+
+def run_gru(gru: torch.nn.GRU, x: torch.Tensor) -> torch.Tensor:
+    """The states of a GRU of one layer and one direction, batch first.
+
+    Arguments
+    ---------
+    gru : torch.nn.GRU
+    x : torch.Tensor
+        Shape [B, T, C].
+
+    Returns
+    -------
+    torch.Tensor
+        Shape [B, T, H], as ``gru(x)[0]``.
+
+    Example
+    -------
+    >>> gru, x = torch.nn.GRU(8, 4, batch_first=True), torch.randn(2, 10, 8)
+    >>> torch.allclose(run_gru(gru, x), gru(x)[0], atol=1e-6)
+    True
+    """
+    weight_ih, weight_hh, bias_ih, bias_hh = gru.all_weights[0]
+    gates = torch.nn.functional.linear(x.transpose(0, 1), weight_ih, bias_ih)
+    return GRURecurrence.apply(gates, weight_hh, bias_hh).transpose(0, 1)
