@@ -6,6 +6,8 @@ import warnings
 import torch
 from torch.nn.utils.parametrize import is_parametrized, remove_parametrizations
 
+from speechbrain_vae.nnet.gru import GRU
+
 PRECISIONS = ("fp32", "bf16", "int8")
 
 
@@ -54,6 +56,9 @@ def lower_precision(
         if is_parametrized(module):
             for name in dict(module.parametrizations.named_children()):  # type: ignore[union-attr]
                 remove_parametrizations(module, name)
+        if isinstance(module, GRU):
+            # What is quantised is looked up by its class.
+            module.__class__ = torch.nn.GRU  # type: ignore[assignment]
     with warnings.catch_warnings():
         # It moves to another package one day; torch up to 2.11 has it.
         warnings.simplefilter("ignore", DeprecationWarning)

@@ -115,44 +115,40 @@ def plain_backward(needed, grad, *inputs):
     return tuple(next(grads) if wanted else None for wanted in needed)
 
 
-def trains_on_cpu(rnn: torch.nn.Module, x: torch.Tensor) -> bool:
-    """Whether :func:`run_gru` is the faster way to run a layer of [B, T, C].
+class GRU(torch.nn.GRU):
+    """:class:`torch.nn.GRU`, trained in half the time where that is on a CPU.
+
+    Only for a single layer of one direction in fp32, in batches: everything else, and
+    inference, is the way of PyTorch.
 
     Example
     -------
-    >>> gru, x = torch.nn.GRU(8, 4, batch_first=True), torch.randn(2, 10, 8)
-    >>> trains_on_cpu(gru, x), trains_on_cpu(torch.nn.LSTM(8, 4), x)
-    (True, False)
+    >>> gru = GRU(8, 4, batch_first=True)
+    >>> states, last = gru(torch.randn(2, 10, 8))
+    >>> states.shape, last.shape
+    (torch.Size([2, 10, 4]), torch.Size([1, 2, 4]))
     """
-    return (
-        isinstance(rnn, torch.nn.GRU)
-        and x.device.type == "cpu"
-        and torch.is_grad_enabled()
-        and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()
-    )
 
+    def forward(self, input, hx=None):  # noqa: A002
+        """See :class:`torch.nn.GRU`."""
+        if hx is not None or not self._writes_out(input):
+            return super().forward(input, hx)
+        weight_ih, weight_hh, bias_ih, bias_hh = self.all_weights[0]
+        x = input.transpose(0, 1) if self.batch_first else input
+        gates = torch.nn.functional.linear(x, weight_ih, bias_ih)
+        states = GRURecurrence.apply(gates, weight_hh, bias_hh)
+        last = states[-1:]
+        return states.transpose(0, 1) if self.batch_first else states, last
 
-def run_gru(gru: torch.nn.GRU, x: torch.Tensor) -> torch.Tensor:
-    """The states of a GRU of one layer and one direction, batch first.
-
-    Arguments
-    ---------
-    gru : torch.nn.GRU
-    x : torch.Tensor
-        Shape [B, T, C].
-
-    Returns
-    -------
-    torch.Tensor
-        Shape [B, T, H], as ``gru(x)[0]``.
-
-    Example
-    -------
-    >>> gru, x = torch.nn.GRU(8, 4, batch_first=True), torch.randn(2, 10, 8)
-    >>> torch.allclose(run_gru(gru, x), gru(x)[0], atol=1e-6)
-    True
-    """
-    weight_ih, weight_hh, bias_ih, bias_hh = gru.all_weights[0]
-    gates = torch.nn.functional.linear(x.transpose(0, 1), weight_ih, bias_ih)
-    return GRURecurrence.apply(gates, weight_hh, bias_hh).transpose(0, 1)
+    def _writes_out(self, x):
+        return (
+            torch.is_grad_enabled()
+            and isinstance(x, torch.Tensor)
+            and x.dim() == 3
+            and x.device.type == "cpu"
+            and not torch.is_autocast_enabled("cpu")
+            and not torch.compiler.is_compiling()
+            and self.num_layers == 1
+            and self.bias
+            and not self.bidirectional
+        )

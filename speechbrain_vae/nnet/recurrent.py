@@ -4,7 +4,7 @@ import torch
 from torch.nn.utils.parametrizations import weight_norm
 
 from speechbrain_vae.nnet.blocks import Finish
-from speechbrain_vae.nnet.gru import run_gru, trains_on_cpu
+from speechbrain_vae.nnet.gru import GRU
 
 
 class BothWays(torch.nn.Module):
@@ -62,6 +62,7 @@ def recurrent_layers(
     rnns, finishes : torch.nn.ModuleList
         One of each for every layer.
     """
+    cell = GRU if cell is torch.nn.GRU else cell
     rnns, finishes = torch.nn.ModuleList(), torch.nn.ModuleList()
     number = 2 if bidirectional else 1
     for size in sizes:
@@ -111,8 +112,7 @@ def run_rnn(rnn, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         after = reverse(run_rnn(rnn.backwards, reverse(x, mask), mask), mask)
         return torch.cat([run_rnn(rnn.forwards, x, mask), after], dim=-1)
     # What follows the last valid frame cannot reach back.
-    states = run_gru(rnn, x) if trains_on_cpu(rnn, x) else rnn(x)[0]
-    return states * mask.unsqueeze(-1)
+    return rnn(x)[0] * mask.unsqueeze(-1)
 
 
 def reverse(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

@@ -3,14 +3,15 @@
 import pytest
 import torch
 
-from speechbrain_vae.nnet.gru import GRURecurrence, run_gru, trains_on_cpu
+from speechbrain_vae.nnet.gru import GRU, GRURecurrence
 
 
-def with_gradients(run, gru, x, into):
-    """States, and the gradients of input and weights of a product with ``into``."""
+def with_gradients(gru, x, into):
+    """States, the last, and the gradients of what they and ``into`` make."""
     x = x.clone().requires_grad_()
-    states = run(gru, x)
-    return states, *torch.autograd.grad((states * into).sum(), [x, *gru.parameters()])
+    states, last = gru(x)
+    loss = (states * into).sum() + last.square().sum()
+    return states, last, *torch.autograd.grad(loss, [x, *gru.parameters()])
 
 
 @pytest.mark.parametrize(
@@ -19,11 +20,13 @@ def with_gradients(run, gru, x, into):
 )
 def test_states_and_gradients_are_those_of_torch(batch, frames, channels, size):
     torch.manual_seed(0)
-    gru = torch.nn.GRU(channels, size, batch_first=True).double()
+    gru = GRU(channels, size, batch_first=True).double()
+    reference = torch.nn.GRU(channels, size, batch_first=True).double()
+    reference.load_state_dict(gru.state_dict())
     x = torch.randn(batch, frames, channels).double()
     into = torch.randn(batch, frames, size).double()
-    ours = with_gradients(run_gru, gru, x, into)
-    theirs = with_gradients(lambda gru, x: gru(x)[0], gru, x, into)
+    ours = with_gradients(gru, x, into)
+    theirs = with_gradients(reference, x, into)
     for one, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(one, other)
 
@@ -39,16 +42,38 @@ def test_it_is_differentiable_twice(frozen):
 
 
 def test_saturated_gates_have_finite_gradients():
-    gru = torch.nn.GRU(3, 4, batch_first=True)
     x = 1e4 * torch.randn(2, 6, 3)
-    found = with_gradients(run_gru, gru, x, torch.ones(2, 6, 4))
+    found = with_gradients(GRU(3, 4, batch_first=True), x, torch.ones(2, 6, 4))
     assert all(each.isfinite().all() for each in found)
 
 
-def test_inference_and_autocast_stay_with_torch():
-    gru, x = torch.nn.GRU(3, 4, batch_first=True), torch.randn(2, 6, 3)
-    assert trains_on_cpu(gru, x)
+def ways(monkeypatch):
+    """Names of the ways that GRUs go from here on."""
+    gone = []
+    apply, forward = GRURecurrence.apply, torch.nn.GRU.forward
+    monkeypatch.setattr(
+        GRURecurrence, "apply", lambda *x: gone.append("ours") or apply(*x)
+    )
+    monkeypatch.setattr(
+        torch.nn.GRU, "forward", lambda *x: gone.append("torch") or forward(*x)
+    )
+    return gone
+
+
+def test_only_plain_training_goes_its_own_way(monkeypatch):
+    x, gone = torch.randn(2, 6, 3), ways(monkeypatch)
+    GRU(3, 4, batch_first=True)(x)
+    GRU(3, 4)(x)
+    assert gone == ["ours", "ours"]
+    packed = torch.nn.utils.rnn.pack_padded_sequence(x, torch.tensor([6, 2]), True)
+    GRU(3, 4, num_layers=2)(x)
+    GRU(3, 4, bias=False)(x)
+    GRU(3, 4, bidirectional=True)(x)
+    GRU(3, 4)(x[0])
+    GRU(3, 4)(packed)
+    GRU(3, 4)(x, torch.zeros(1, 6, 4))
     with torch.no_grad():
-        assert not trains_on_cpu(gru, x)
+        GRU(3, 4)(x)
     with torch.autocast("cpu", torch.bfloat16):
-        assert not trains_on_cpu(gru, x)
+        GRU(3, 4)(x)
+    assert gone[2:] == ["torch"] * 8
