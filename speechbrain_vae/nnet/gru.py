@@ -71,7 +71,7 @@ class GRURecurrence(torch.autograd.Function):
         torch.mul(update * (1 - update), before - new, out=by_update)
         by_gates = torch.empty_like(factors)
         rows = by_gates.flatten(-2)
-        by_state = grad.clone()
+        by_state = grad.clone(memory_format=torch.contiguous_format)
         here, column = by_state.unbind(), by_state.unsqueeze(-2).unbind()
         factor, into = factors.unbind(), by_gates.unbind()
         row, kept = rows.unbind(), update.unbind()
