@@ -62,29 +62,27 @@ class GRURecurrence(torch.autograd.Function):
             return plain_backward(ctx.needs_input_grad, grad, gates, weight, bias)
         before = states[:-1]
         reset, update, inner_n = inner.chunk(3, -1)
-        # Derivatives of a state by the inner side of its gates.
+        # Derivatives of a state by the inner side of its gates, times that of the loss
+        # by the state once it is known.
         by_new = (1 - update) * (1 - new.square())
-        factors = torch.empty_like(gates).unflatten(-1, (3, -1))
-        by_reset, by_update, by_inner = factors.unbind(-2)
+        by_gates = torch.empty_like(gates).unflatten(-1, (3, -1))
+        by_reset, by_update, by_inner = by_gates.unbind(-2)
         torch.mul(by_new, reset, out=by_inner)
         torch.mul(by_inner, (1 - reset) * inner_n, out=by_reset)
         torch.mul(update * (1 - update), before - new, out=by_update)
-        by_gates = torch.empty_like(factors)
         rows = by_gates.flatten(-2)
         by_state = grad.clone(memory_format=torch.contiguous_format)
         here, column = by_state.unbind(), by_state.unsqueeze(-2).unbind()
-        factor, into = factors.unbind(), by_gates.unbind()
-        row, kept = rows.unbind(), update.unbind()
+        factor, row, kept = by_gates.unbind(), rows.unbind(), update.unbind()
         for t in reversed(range(len(gates))):
-            torch.mul(factor[t], column[t], out=into[t])
+            factor[t].mul_(column[t])
             if t > 0:
                 here[t - 1].addcmul_(here[t], kept[t]).addmm_(row[t], weight)
-        rows = rows.flatten(0, 1)
-        by_weight = rows.t() @ before.flatten(0, 1)
-        by_bias = rows.sum(0)
+        by_weight = rows.flatten(0, 1).t() @ before.flatten(0, 1)
+        by_bias = rows.sum((0, 1))
         # The outer side of the last gate is not reset.
-        torch.mul(by_state, by_new, out=by_gates[..., 2, :])
-        return by_gates.flatten(-2), by_weight, by_bias
+        torch.mul(by_state, by_new, out=by_inner)
+        return rows, by_weight, by_bias
 
 
 def plain_recurrence(gates, weight, bias):
