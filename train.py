@@ -23,7 +23,6 @@ from speechbrain.utils.distributed import (
     run_on_main,
 )
 
-from speechbrain_vae.allocator import keep_freed_memory
 from speechbrain_vae.checkpoints import CheckpointError
 from speechbrain_vae.dataio.sharded import ShardError
 from speechbrain_vae.dataio.training_data import open_data
@@ -208,7 +207,6 @@ def main(argv):
             sb.utils.train_logger.TensorboardLogger(folder / "tensorboard")
         )
     with one_line_errors((CheckpointError, NonFiniteLossError, ShardError)):
-        keep_freed_memory()
         with denormals_as_zeros():
             brain.fit(
                 hparams["epoch_counter"],

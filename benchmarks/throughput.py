@@ -35,7 +35,6 @@ from throughput_measures import (
 )
 from throughput_table import table
 
-from speechbrain_vae.allocator import keep_freed_memory
 from speechbrain_vae.dataio.audio import load_entry
 from speechbrain_vae.dataio.dataset import batch_sampler, feature_dataset
 from speechbrain_vae.dataio.feature_cache import open_features
@@ -91,7 +90,6 @@ def measure_corpus(args, work):
 def measure_model(name, device, threads, work, quick):
     """All that is measured of one model, on one device."""
     # As a training does.
-    keep_freed_memory()
     torch.set_flush_denormal(True)
     torch.set_num_threads(threads)
     torch.manual_seed(0)

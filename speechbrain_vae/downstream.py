@@ -16,7 +16,6 @@ from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.utils.data_pipeline import provides, takes
 from speechbrain.utils.distributed import ddp_init_group, run_on_main
 
-from speechbrain_vae.allocator import keep_freed_memory
 from speechbrain_vae.dataio.audio import load_entry
 from speechbrain_vae.dataio.dataset import batch_sampler
 from speechbrain_vae.dataio.manifests import read_manifests
@@ -374,7 +373,6 @@ def fit_and_test(brain, sets, test=True):
         }
         for split, dataset in sets.items()
     }
-    keep_freed_memory()
     with denormals_as_zeros():
         brain.fit(
             hparams.epoch_counter,
