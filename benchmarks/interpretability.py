@@ -27,16 +27,11 @@ from frames import DATA_FOLDER
 from markdown_table import table_row
 from quantiser_order import train_curve
 
-from speechbrain_vae.analysis.code_statistics import (
-    code_counts,
-    distances_along,
-    similar_pairs_test,
-)
+from speechbrain_vae.analysis.code_statistics import code_counts, similar_pairs_test
 from speechbrain_vae.analysis.codebook_order import order_of, tour
-from speechbrain_vae.analysis.codes import LEAST_FRAMES
 from speechbrain_vae.analysis.codes import measure as measure_phones
+from speechbrain_vae.analysis.codes import phone_distances
 from speechbrain_vae.analysis.context import AnalysisContext, open_entries
-from speechbrain_vae.analysis.phones import phone_group
 from speechbrain_vae.nnet.quantisers import SpaceFillingVQ, VectorQuantizer
 from speechbrain_vae.pretraining import one_line_errors
 
@@ -136,35 +131,28 @@ def evaluate(codes, assign, frames, phones):
         "pairs left out": similar["left_out"],
         "pnmi": tell["all"]["pnmi"],
         "used": tell["all"]["used_codes"],
-        "histograms": tell["histograms"],
+        "phones": phone_distances(names, counts),
     }
 
 
-def similar_in_all(histograms):
+def similar_in_all(phones):
     """The test of similar phones for several encoders together.
 
-    Their distances of phones, each over its mean, are averaged: a permutation gives
-    the pairs the same other phones in all of them.
+    Their distances, each over its mean, are averaged: a permutation gives the pairs
+    the same other phones in all of them.
 
     Arguments
     ---------
-    histograms : list of dict of str to list of int
-        Of each encoder, how often each phone had each code.
+    phones : list of tuple
+        Of each encoder, phones and their distances; the same phones in all.
 
     Returns
     -------
     dict
         See ``similar_pairs_test``.
     """
-    names = [
-        name
-        for name, row in histograms[0].items()
-        if phone_group(name) != "silence" and sum(row) >= LEAST_FRAMES
-    ]
-    each = [
-        distances_along(np.array([rows[name] for name in names])) for rows in histograms
-    ]
-    return similar_pairs_test(names, np.mean([d / d.mean() for d in each], axis=0))
+    distances = [each / each.mean() for _, each in phones]
+    return similar_pairs_test(phones[0][0], np.mean(distances, axis=0))
 
 
 def encoder_rows(source, train, test, size, seeds):
@@ -251,7 +239,7 @@ def main():
     parser.add_argument("--output", type=Path, help="JSON file for the numbers")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    numbers, histograms = {}, []
+    numbers, phones = {}, []
     with one_line_errors(), tempfile.TemporaryDirectory() as folder:
         where = "speechocean762", arguments.data_folder, folder
         seed = arguments.split_seed
@@ -261,9 +249,9 @@ def main():
         for source in arguments.exports:
             rows = encoder_rows(source, train, test, arguments.codes, arguments.seeds)
             for name, row in rows.items():
-                found = [result.pop("histograms") for result in row["seeds"]]
+                found = [result.pop("phones") for result in row["seeds"]]
                 if name == JOINT:
-                    histograms += found
+                    phones += found
             reached = {name: bars(rows, name) for name in rows if "SFVQ" in name}
             numbers[source] = {"rows": rows, "bars": reached}
             print(f"\n## Encoder of {source}\n\n{markdown(rows)}\n", flush=True)
@@ -272,8 +260,8 @@ def main():
             for name, values in reached.items():
                 for bar, value in values.items():
                     print(f"- {name}: {bar}: {value:.3g}", flush=True)
-    if len(histograms) > 1:
-        found = similar_in_all(histograms)
+    if len(phones) > 1:
+        found = similar_in_all(phones)
         print(f"\nSimilar phones in all {JOINT}: p {found['p']:.3g}")
         numbers["all"] = {"similar": found}
     if arguments.output:

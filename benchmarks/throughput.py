@@ -44,7 +44,11 @@ from speechbrain_vae.export import write_export
 from speechbrain_vae.inference import FeatureEncoder
 from speechbrain_vae.inference.precision import PRECISIONS
 from speechbrain_vae.lobes.features import LogMel
-from speechbrain_vae.pretraining import feature_statistics, one_line_errors
+from speechbrain_vae.pretraining import (
+    denormals_as_zeros,
+    feature_statistics,
+    one_line_errors,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = ("ae", "vae", "vqvae", "sfvq", "predictive_vae", "apc")
@@ -89,8 +93,6 @@ def measure_corpus(args, work):
 
 def measure_model(name, device, threads, work, quick):
     """All that is measured of one model, on one device."""
-    # As a training does.
-    torch.set_flush_denormal(True)
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     budget = 2 if quick else 6
@@ -123,7 +125,8 @@ def measure_model(name, device, threads, work, quick):
         "parameters": sum(p.numel() for p in model.parameters()),
     }
     trainer = Trainer(hparams, device)
-    row |= measure_training(trainer, loader, features.frame_shift, threads, budget)
+    with denormals_as_zeros():
+        row |= measure_training(trainer, loader, features.frame_shift, threads, budget)
     row["peak_mb"] = peak_mb()
     if device != "cpu":
         row["cuda_mb"] = torch.cuda.max_memory_allocated() / 2**20

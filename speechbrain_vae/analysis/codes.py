@@ -176,11 +176,8 @@ def measure(names: list[str], counts: np.ndarray) -> dict:
         ``nmi_shuffled`` of ``shuffled_nmi``; ``similar`` and ``fricatives``, see
         ``similar_pairs_test``; ``peaks``; ``histograms``.
     """
-    spoken = np.array([phone_group(name) != "silence" for name in names])
-    often = spoken & (counts.sum(1) >= LEAST_FRAMES)
-    kept = [name for name, keep in zip(names, often, strict=True) if keep]
-    heard = counts[spoken]
-    distances = distances_along(counts[often])
+    heard = counts[_spoken(names)]
+    kept, distances = phone_distances(names, counts)
     fricatives = {name for name in kept if phone_group(name) == "fricative"}
     return {
         "all": agreement(counts) | {"nmi_shuffled": shuffled_nmi(counts)},
@@ -190,6 +187,41 @@ def measure(names: list[str], counts: np.ndarray) -> dict:
         "peaks": dict(zip(names, counts.argmax(1).tolist(), strict=True)),
         "histograms": dict(zip(names, counts.tolist(), strict=True)),
     }
+
+
+def phone_distances(
+    names: list[str], counts: np.ndarray
+) -> tuple[list[str], np.ndarray]:
+    """Distances along the codes of the phones that are tested.
+
+    Arguments
+    ---------
+    names : list of str
+        Phones.
+    counts : np.ndarray
+        Of each phone and code, shape [P, K].
+
+    Returns
+    -------
+    kept : list of str
+        The phones but for silence and those of fewer than ``LEAST_FRAMES`` frames.
+    distances : np.ndarray
+        Of every two of them, see
+        :func:`speechbrain_vae.analysis.code_statistics.distances_along`.
+
+    Example
+    -------
+    >>> counts = np.array([[9, 0], [30, 0], [0, 30]])
+    >>> phone_distances(["F", "S", "AA"], counts)[0]
+    ['S', 'AA']
+    """
+    often = _spoken(names) & (counts.sum(1) >= LEAST_FRAMES)
+    kept = [name for name, keep in zip(names, often, strict=True) if keep]
+    return kept, distances_along(counts[often])
+
+
+def _spoken(names):
+    return np.array([phone_group(name) != "silence" for name in names])
 
 
 def draw_groups(counted):
