@@ -21,7 +21,7 @@ from speechbrain_vae.dataio.dataset import batch_sampler
 from speechbrain_vae.dataio.manifests import read_manifests
 from speechbrain_vae.nonfinite import NamesNonFiniteLoss
 from speechbrain_vae.pretraining import (
-    denormals_as_zeros,
+    fast_cpu_steps,
     prepare_corpus,
     seed_step,
 )
@@ -373,7 +373,7 @@ def fit_and_test(brain, sets, test=True):
         }
         for split, dataset in sets.items()
     }
-    with denormals_as_zeros():
+    with fast_cpu_steps():
         brain.fit(
             hparams.epoch_counter,
             sets["train"],
