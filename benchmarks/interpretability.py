@@ -224,7 +224,7 @@ def main():
     parser.add_argument("--data_folder", default=DATA_FOLDER, help="speechocean762")
     parser.add_argument("--codes", type=int, default=256)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--split", default="test", choices=("valid", "test"))
+    parser.add_argument("--split", default="test", choices=("train", "valid", "test"))
     parser.add_argument(
         "--split_seed",
         type=int,
@@ -234,7 +234,7 @@ def main():
     parser.add_argument(
         "--utterances",
         type=int,
-        help="to fit to, of all speakers alike; all by default",
+        help="of the training set, of all speakers alike; all by default",
     )
     parser.add_argument("--output", type=Path, help="JSON file for the numbers")
     arguments = parser.parse_args()
@@ -245,7 +245,9 @@ def main():
         seed = arguments.split_seed
         limit = arguments.utterances
         train = open_entries(*where, split="train", limit=limit, seed=seed)
-        test = open_entries(*where, split=arguments.split, seed=seed)
+        test = train
+        if arguments.split != "train":
+            test = open_entries(*where, split=arguments.split, seed=seed)
         for source in arguments.exports:
             rows = encoder_rows(source, train, test, arguments.codes, arguments.seeds)
             for name, row in rows.items():
