@@ -4,9 +4,10 @@
 
 The encoder of each export is frozen, and codebooks of one size are fitted to what it
 gives on training speakers, before any quantiser of its own; everything is measured on
-speakers that took no part. An SFVQ that was trained together with the encoder is shown
-beside them where it has as many codes. Means over seeds. Prints a Markdown table of
-each encoder and how it stands with the bars; --output also writes every number as JSON.
+speakers that took no part, unless --split says train. An SFVQ that was trained together
+with the encoder is shown beside them where it has as many codes. Means over seeds.
+Prints a Markdown table of each encoder and how it stands with the bars; --output also
+writes every number as JSON.
 
 - jump: mean |i_t - i_t+1| / K; relative: over that of frames in random order
 - nmi: of codes and phones, silence among them; speech nmi: without
@@ -131,11 +132,11 @@ def evaluate(codes, assign, frames, phones):
         "pairs left out": similar["left_out"],
         "pnmi": tell["all"]["pnmi"],
         "used": tell["all"]["used_codes"],
-        "phones": phone_distances(names, counts),
+        "counts": (names, counts),
     }
 
 
-def similar_in_all(phones):
+def similar_in_all(counted):
     """The test of similar phones for several encoders together.
 
     Their distances, each over its mean, are averaged: a permutation gives the pairs
@@ -143,16 +144,17 @@ def similar_in_all(phones):
 
     Arguments
     ---------
-    phones : list of tuple
-        Of each encoder, phones and their distances; the same phones in all.
+    counted : list of tuple
+        Of each encoder, phones and how often each had each code; the same phones.
 
     Returns
     -------
     dict
         See ``similar_pairs_test``.
     """
-    distances = [each / each.mean() for _, each in phones]
-    return similar_pairs_test(phones[0][0], np.mean(distances, axis=0))
+    found = [phone_distances(*each) for each in counted]
+    distances = [each / each.mean() for _, each in found]
+    return similar_pairs_test(found[0][0], np.mean(distances, axis=0))
 
 
 def encoder_rows(source, train, test, size, seeds):
@@ -224,7 +226,12 @@ def main():
     parser.add_argument("--data_folder", default=DATA_FOLDER, help="speechocean762")
     parser.add_argument("--codes", type=int, default=256)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--split", default="test", choices=("train", "valid", "test"))
+    parser.add_argument(
+        "--split",
+        default="test",
+        choices=("train", "valid", "test"),
+        help="to measure on; the others are there to choose settings by",
+    )
     parser.add_argument(
         "--split_seed",
         type=int,
@@ -239,7 +246,7 @@ def main():
     parser.add_argument("--output", type=Path, help="JSON file for the numbers")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    numbers, phones = {}, []
+    numbers, counted = {}, []
     with one_line_errors(), tempfile.TemporaryDirectory() as folder:
         where = "speechocean762", arguments.data_folder, folder
         seed = arguments.split_seed
@@ -251,9 +258,9 @@ def main():
         for source in arguments.exports:
             rows = encoder_rows(source, train, test, arguments.codes, arguments.seeds)
             for name, row in rows.items():
-                found = [result.pop("phones") for result in row["seeds"]]
+                found = [result.pop("counts") for result in row["seeds"]]
                 if name == JOINT:
-                    phones += found
+                    counted += found
             reached = {name: bars(rows, name) for name in rows if "SFVQ" in name}
             numbers[source] = {"rows": rows, "bars": reached}
             print(f"\n## Encoder of {source}\n\n{markdown(rows)}\n", flush=True)
@@ -262,8 +269,8 @@ def main():
             for name, values in reached.items():
                 for bar, value in values.items():
                     print(f"- {name}: {bar}: {value:.3g}", flush=True)
-    if len(phones) > 1:
-        found = similar_in_all(phones)
+    if len(counted) > 1:
+        found = similar_in_all(counted)
         print(f"\nSimilar phones in all {JOINT}: p {found['p']:.3g}")
         numbers["all"] = {"similar": found}
     if arguments.output:
