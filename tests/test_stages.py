@@ -39,7 +39,7 @@ def test_greedy_stages_train_one_layer_at_a_time_and_then_all():
     losses = []
     for epoch in range(1, 10):
         stages.apply(model, epoch)
-        before = {k: v.clone() for k, v in model.state_dict().items()}
+        before = {k: v.detach().clone() for k, v in model.named_parameters()}
         for _ in range(30):
             loss = model(feats).loss
             optimiser.zero_grad()

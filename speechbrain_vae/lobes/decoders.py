@@ -8,6 +8,7 @@ import torch
 
 from speechbrain_vae.lobes.encoders import check_stem
 from speechbrain_vae.nnet.blocks import ConvStack
+from speechbrain_vae.nnet.convolution import Conv1d, ConvTranspose1d
 from speechbrain_vae.nnet.lengths import length_mask
 from speechbrain_vae.nnet.recurrent import recurrent_layers, run_layers
 
@@ -60,13 +61,11 @@ class ConvDecoder(torch.nn.Module):
         self.stride = stride
         self.output_size = output_size
         self.padding = (width - stride) // 2
-        self.first = torch.nn.Conv1d(
-            input_size, channels, kernel_size, padding=kernel_size // 2
-        )
+        self.first = Conv1d(input_size, channels, kernel_size, padding=kernel_size // 2)
         self.stack = ConvStack(
             channels, blocks, kernel_size=kernel_size, **block_options
         )
-        self.stem = torch.nn.ConvTranspose1d(
+        self.stem = ConvTranspose1d(
             channels, output_size, width, stride=stride, padding=self.padding
         )
 
@@ -116,12 +115,12 @@ class ConvDecoder(torch.nn.Module):
             )
         self.first.weight[:size] = 0
         self.first.bias[:size] = 0
-        self.first.weight[:size, :, self.first.kernel_size[0] // 2] = synthesis.T
+        self.first.weight[:size, self.first.kernel_size // 2] = synthesis.T
         self.stem.weight.zero_()
         self.stem.bias.zero_()
         for tap in range(self.stride):
             rows = slice(tap * bins, (tap + 1) * bins)
-            self.stem.weight[rows, :bins, self.padding + tap] = torch.eye(bins)
+            self.stem.weight[rows, self.padding + tap, :bins] = torch.eye(bins)
 
 
 class RecurrentDecoder(torch.nn.Module):

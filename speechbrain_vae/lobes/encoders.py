@@ -10,6 +10,7 @@ output frames.
 import torch
 
 from speechbrain_vae.nnet.blocks import ConvStack
+from speechbrain_vae.nnet.convolution import Conv1d
 from speechbrain_vae.nnet.lengths import count_mask, frame_counts, strided_counts
 from speechbrain_vae.nnet.recurrent import recurrent_layers, run_layers
 
@@ -117,7 +118,7 @@ class ConvEncoder(Encoder):
         self.input_size = input_size
         self.output_size = channels
         self.padding = (width - stride) // 2
-        self.stem = torch.nn.Conv1d(
+        self.stem = Conv1d(
             input_size, channels, width, stride=stride, padding=self.padding
         )
         self.stack = ConvStack(channels, blocks, **block_options)
@@ -149,7 +150,7 @@ class ConvEncoder(Encoder):
         self.stem.bias[:size] = 0
         for tap in range(self.stride):
             rows = slice(tap * self.input_size, (tap + 1) * self.input_size)
-            self.stem.weight[rows, :, self.padding + tap] = torch.eye(self.input_size)
+            self.stem.weight[rows, self.padding + tap] = torch.eye(self.input_size)
 
     def stack_is_identity(self):
         """Whether the blocks leave their input unchanged, as residual ones start."""

@@ -8,6 +8,7 @@ the encoder heard, a leaf of the graph that ``code`` (a
 
 import torch
 
+from speechbrain_vae.nnet.convolution import FramesConvolution
 from speechbrain_vae.nnet.distributed import mean_over_frames
 from speechbrain_vae.nnet.lengths import length_mask
 
@@ -192,16 +193,19 @@ class WeightPenalty(torch.nn.Module):
         return total
 
 
+LAYERS = torch.nn.Linear, torch.nn.modules.conv._ConvNd, FramesConvolution
+
+
 def layer_weights(model):
     """The weights of linear, convolutional and recurrent layers, normalised or not.
 
     Example
     -------
-    >>> [w.shape for w in layer_weights(torch.nn.Conv1d(4, 8, 3))]
-    [torch.Size([8, 4, 3])]
+    >>> [w.shape for w in layer_weights(torch.nn.Linear(4, 8))]
+    [torch.Size([8, 4])]
     """
     for module in model.modules():
-        if isinstance(module, torch.nn.Linear | torch.nn.modules.conv._ConvNd):
+        if isinstance(module, LAYERS):
             yield module.weight
         elif isinstance(module, torch.nn.RNNBase):
             for name, weight in module.named_parameters():

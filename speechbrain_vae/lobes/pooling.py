@@ -11,6 +11,7 @@ import torch
 
 from speechbrain_vae.lobes.encoders import Encoder, pad_to_stride
 from speechbrain_vae.nnet.blocks import ConvStack
+from speechbrain_vae.nnet.convolution import Conv1d
 from speechbrain_vae.nnet.lengths import frame_counts, length_mask
 
 POOLINGS = ("max", "average")
@@ -62,7 +63,7 @@ class PoolingEncoder(Encoder):
         self.input_size = input_size
         self.output_size = channels
         self.pooling = pooling
-        self.stem = torch.nn.Conv1d(
+        self.stem = Conv1d(
             input_size, channels, stem_kernel_size, padding=stem_kernel_size // 2
         )
         self.stack = ConvStack(channels, blocks, **block_options)
@@ -141,13 +142,11 @@ class UnpoolingDecoder(torch.nn.Module):
         self.stride = stride
         self.output_size = output_size
         self.unpooling = unpooling
-        self.first = torch.nn.Conv1d(
-            input_size, channels, kernel_size, padding=kernel_size // 2
-        )
+        self.first = Conv1d(input_size, channels, kernel_size, padding=kernel_size // 2)
         self.stack = ConvStack(
             channels, blocks, kernel_size=kernel_size, **block_options
         )
-        self.stem = torch.nn.Conv1d(channels, output_size, width, padding=width // 2)
+        self.stem = Conv1d(channels, output_size, width, padding=width // 2)
 
     def forward(
         self,

@@ -12,6 +12,7 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from speechbrain_vae.lobes.encoders import Encoder, check_stem, pad_to_stride
 from speechbrain_vae.nnet.blocks import Finish
+from speechbrain_vae.nnet.convolution import Conv1d, transposed_convolution
 from speechbrain_vae.nnet.lengths import length_mask
 
 
@@ -75,11 +76,11 @@ class StackedEncoder(Encoder):
         self.stride = stride
         self.input_size = input_size
         self.output_size = sizes[-1]
-        stem = torch.nn.Conv1d(
+        stem = Conv1d(
             input_size, sizes[0], width, stride=stride, padding=(width - stride) // 2
         )
         others = (
-            torch.nn.Conv1d(size, out, kernel_size, padding=kernel_size // 2)
+            Conv1d(size, out, kernel_size, padding=kernel_size // 2)
             for size, out in zip(sizes[:-1], sizes[1:], strict=True)
         )
         self.convs = torch.nn.ModuleList([stem, *others])
@@ -194,10 +195,8 @@ def transposed(conv, x, bias):
 
     Example
     -------
-    >>> conv = torch.nn.Conv1d(4, 8, 2, stride=2)
+    >>> conv = Conv1d(4, 8, 2, stride=2)
     >>> transposed(conv, torch.randn(1, 8, 5), torch.zeros(4)).shape
     torch.Size([1, 4, 10])
     """
-    return torch.nn.functional.conv_transpose1d(
-        x, conv.weight, bias, stride=conv.stride, padding=conv.padding
-    )
+    return transposed_convolution(x, conv.weight, bias, conv.stride, conv.padding)

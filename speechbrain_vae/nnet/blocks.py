@@ -3,6 +3,7 @@
 import torch
 from torch.nn.utils.parametrizations import weight_norm
 
+from speechbrain_vae.nnet.convolution import Conv1d
 from speechbrain_vae.nnet.normalisation import make_normalisation
 
 
@@ -52,7 +53,7 @@ class ConvBlock(torch.nn.Module):
             raise ValueError(f"kernel_size must be odd; got {kernel_size}")
         self.residual = residual
         self.norm = make_normalisation(normalisation, channels)
-        self.wide = torch.nn.Conv1d(
+        self.wide = Conv1d(
             channels,
             channels,
             kernel_size,
@@ -61,7 +62,7 @@ class ConvBlock(torch.nn.Module):
         )
         self.activation = activation()
         self.dropout = torch.nn.Dropout(dropout)
-        self.pointwise = torch.nn.Conv1d(channels, channels, 1)
+        self.pointwise = Conv1d(channels, channels, 1)
         if residual:
             for parameter in self.pointwise.parameters():
                 torch.nn.init.zeros_(parameter)

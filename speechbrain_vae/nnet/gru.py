@@ -8,6 +8,8 @@ and the gradient of the weights is one product at the end.
 
 import torch
 
+from speechbrain_vae.nnet.double_backward import plain_gradients
+
 
 class GRURecurrence(torch.autograd.Function):
     """States of a GRU from what its input adds to the gates.
@@ -59,7 +61,10 @@ class GRURecurrence(torch.autograd.Function):
         """Gradients of gates, weight and bias."""
         gates, weight, bias, states, inner, new = ctx.saved_tensors
         if torch.is_grad_enabled():
-            return plain_backward(ctx.needs_input_grad, grad, gates, weight, bias)
+            inputs = gates, weight, bias
+            return plain_gradients(
+                plain_recurrence, ctx.needs_input_grad, grad, *inputs
+            )
         before = states[:-1]
         reset, update, inner_n = inner.chunk(3, -1)
         # Derivatives of a state by the inner side of its gates, times that of the loss
@@ -103,14 +108,6 @@ def plain_recurrence(gates, weight, bias):
         new = torch.tanh(n + torch.sigmoid(r + inner_r) * inner_n)
         states.append(torch.lerp(new, states[-1], torch.sigmoid(z + inner_z)))
     return torch.stack(states[1:])
-
-
-def plain_backward(needed, grad, *inputs):
-    """The gradients of the inputs that need one, themselves differentiable."""
-    given = [x for x, wanted in zip(inputs, needed, strict=True) if wanted]
-    states = plain_recurrence(*inputs)
-    grads = iter(torch.autograd.grad(states, given, grad, create_graph=True))
-    return tuple(next(grads) if wanted else None for wanted in needed)
 
 
 class GRU(torch.nn.GRU):

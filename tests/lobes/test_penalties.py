@@ -201,7 +201,7 @@ def test_sparsity_makes_an_overcomplete_code_sparse(penalty, activation):
             model(feats).loss.backward()
             optimiser.step()
         latent = model.encode(feats)[0].features
-        small.append(float((latent < 0.1 * latent.abs().max()).float().mean()))
+        small.append(float((latent.abs() < 0.1 * latent.abs().max()).float().mean()))
         error = model(feats).squared_error
     assert small[1] > small[0] + 0.2
     assert error < 0.6 * feats.var()

@@ -73,9 +73,8 @@ def test_linear_tied_autoencoder_spans_the_pca_subspace():
     components = ppca.vectors[:, :latent_size].T
 
     def subspace():
-        # [D, F, stride] to windows [D, stride * F]
-        weight = model.encoder.convs[0].weight.detach()
-        return weight.transpose(1, 2).flatten(1)
+        # [D, stride, F] to windows [D, stride * F]
+        return model.encoder.convs[0].weight.detach().flatten(1)
 
     assert largest_angle(subspace(), components) > 20
     optimiser = torch.optim.Adam(model.parameters(), 0.02)
@@ -190,7 +189,7 @@ def test_an_export_comes_back_as_one_shared_encoder(tmp_path):
 def test_windows_of_the_linear_encoder_are_those_of_pca():
     encoder = ENCODERS["linear"]()
     feats = torch.randn(1, 9, F)
-    weight = encoder.convs[0].weight.transpose(1, 2).flatten(1)
+    weight = encoder.convs[0].weight.flatten(1)
     expected = windows(feats[0], 2) @ weight.T + encoder.convs[0].bias
     torch.testing.assert_close(encoder(feats)[0, :4], expected)
 

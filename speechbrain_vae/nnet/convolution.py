@@ -1,0 +1,380 @@
+"""Convolutions over frames as products of matrices, for training on a CPU.
+
+oneDNN, which computes PyTorch's convolutions there, compiles a kernel for each shape
+of a batch, and batches of speech hardly ever have the shape of one before. Here the
+frames of all utterances are the rows of one matrix, with rows of zeros in between: each
+tap of a kernel is a product of some of these rows with the tap's weights. The result is
+the one of PyTorch, with the channels of a frame side by side in memory.
+"""
+
+import torch
+from torch.nn.functional import conv1d, conv_transpose1d
+
+from speechbrain_vae.nnet.double_backward import plain_gradients
+
+
+def tap_groups(width, stride, dilation):
+    """Where the taps of a kernel meet rows of ``stride`` frames each.
+
+    Returns
+    -------
+    list of (int, int, int, int)
+        Of each group of taps that lie side by side in one row: which row after the
+        first, the frame in it, the first tap, and the one after the last.
+
+    Example
+    -------
+    >>> tap_groups(4, stride=2, dilation=1)
+    [(0, 0, 0, 2), (1, 0, 2, 4)]
+    >>> tap_groups(3, stride=1, dilation=2)
+    [(0, 0, 0, 1), (2, 0, 1, 2), (4, 0, 2, 3)]
+    """
+    groups = []
+    for tap in range(width):
+        row, place = divmod(tap * dilation, stride)
+        if groups and dilation == 1 and place:
+            groups[-1] = (*groups[-1][:3], tap + 1)
+        else:
+            groups.append((row, place, tap, tap + 1))
+    return groups
+
+
+class _Taps:
+    """Weights [O, K, C] of a kernel's taps beside the rows that they meet.
+
+    ``rows`` below are [M, stride * C], ``outputs`` [M, O]; the last ``reach`` outputs
+    would see beyond the rows, and are neither computed nor read.
+    """
+
+    def __init__(self, weights, stride, dilation):
+        self.weights = weights
+        self.channels = weights.shape[2]
+        self.stride = stride
+        self.groups = tap_groups(weights.shape[1], stride, dilation)
+        self.reach = self.groups[-1][0]
+
+    def pieces(self, rows, weights):
+        """Rows and weights of each product."""
+        count = len(rows) - self.reach
+        for row, place, first, stop in self.groups:
+            start = place * self.channels
+            columns = slice(start, start + (stop - first) * self.channels)
+            taps = weights[:, first:stop].view(len(weights), -1)
+            yield rows[row : row + count, columns], taps
+
+    def outputs(self, rows, bias=None):
+        """Every output is a sum of products of rows."""
+        outputs = rows.new_empty(len(rows), len(self.weights))
+        used = outputs[: len(rows) - self.reach]
+        for i, (piece, taps) in enumerate(self.pieces(rows, self.weights)):
+            if i:
+                used.addmm_(piece, taps.t())
+            elif bias is None:
+                torch.mm(piece, taps.t(), out=used)
+            else:
+                torch.addmm(bias, piece, taps.t(), out=used)
+        return outputs
+
+    def rows(self, outputs, bias=None):
+        """The transpose of :meth:`outputs`; the bias is of one frame."""
+        width = self.stride * self.channels
+        rows = outputs.new_empty(len(outputs), width)
+        used = outputs[: len(outputs) - self.reach]
+        bias = rows.new_zeros(1) if bias is None else bias.repeat(self.stride)
+        # Whole rows need no start from zero.
+        whole = self.groups[0][3] == self.stride
+        rows[len(used) if whole else 0 :] = bias
+        for i, (piece, taps) in enumerate(self.pieces(rows, self.weights)):
+            if i or not whole:
+                piece.addmm_(used, taps)
+            else:
+                torch.addmm(bias, used, taps, out=piece)
+        return rows
+
+    def by_weights(self, rows, outputs):
+        """Gradient of the weights, where ``outputs`` is that of the outputs."""
+        grad = torch.empty_like(self.weights)
+        used = outputs[: len(rows) - self.reach].t()
+        for piece, taps in self.pieces(rows, grad):
+            torch.mm(used, piece, out=taps)
+        return grad
+
+
+class ConvolutionOfFrames(torch.autograd.Function):
+    """A convolution of frames [B, T, C]; differentiable twice, by plain operations.
+
+    Call ``ConvolutionOfFrames.apply(x, weight, bias, stride, padding, dilation)`` with
+    weight [O, K, C] and bias [O] of :class:`Conv1d`; it returns [B, T', O].
+
+    Example
+    -------
+    >>> conv = Conv1d(4, 8, 3, padding=1)
+    >>> x = torch.randn(2, 10, 4)
+    >>> y = ConvolutionOfFrames.apply(x, conv.weight, conv.bias, 1, 1, 1)
+    >>> torch.allclose(y, conv(x.transpose(1, 2)).transpose(1, 2), atol=1e-6)
+    True
+    """
+
+    @staticmethod
+    def forward(ctx, x, weight, bias, *shape):
+        """See the class."""
+        stride, padding, dilation = shape
+        taps = _Taps(weight, stride, dilation)
+        ctx.save_for_backward(x, weight, bias)
+        ctx.taps, ctx.shape = taps, shape
+        outputs = taps.outputs(_rows(x, stride, padding, padding), bias)
+        seen = x.shape[1] + 2 * padding - dilation * (weight.shape[1] - 1)
+        return outputs.view(len(x), -1, len(weight))[:, : -(-seen // stride)]
+
+    @staticmethod
+    def backward(ctx, grad):
+        """Gradients of frames, weight and bias."""
+        x, weight, bias = ctx.saved_tensors
+        needed, (stride, padding, _) = ctx.needs_input_grad[:3], ctx.shape
+        if torch.is_grad_enabled():
+
+            def plain(x, weight, bias):
+                x, weight = x.transpose(1, 2), weight.mT
+                return conv1d(x, weight, bias, *ctx.shape).transpose(1, 2)
+
+            grads = plain_gradients(plain, needed, grad, x, weight, bias)
+            return *grads, None, None, None
+        length = -(-(x.shape[1] + 2 * padding) // stride)
+        outputs = _rows(grad, 1, 0, length - grad.shape[1])
+        by_x = by_weight = by_bias = None
+        if needed[0]:
+            by_x = ctx.taps.rows(outputs).view(len(x), -1, x.shape[2])
+            by_x = by_x[:, padding : padding + x.shape[1]]
+        if needed[1]:
+            rows = _rows(x, stride, padding, padding)
+            by_weight = ctx.taps.by_weights(rows, outputs)
+        if needed[2]:
+            by_bias = grad.sum((0, 1))
+        return by_x, by_weight, by_bias, None, None, None
+
+
+class TransposedConvolutionOfFrames(torch.autograd.Function):
+    """The transpose of a convolution; differentiable twice, by plain operations.
+
+    Call ``TransposedConvolutionOfFrames.apply(x, weight, bias, stride, padding)`` with
+    frames [B, T, C] and the weight [C, K, O] and bias [O] of :class:`ConvTranspose1d`;
+    it returns [B, T', O].
+
+    Example
+    -------
+    >>> conv = ConvTranspose1d(4, 8, 4, stride=2, padding=1)
+    >>> x = torch.randn(2, 10, 4)
+    >>> y = TransposedConvolutionOfFrames.apply(x, conv.weight, conv.bias, 2, 1)
+    >>> torch.allclose(y, conv(x.transpose(1, 2)).transpose(1, 2), atol=1e-6)
+    True
+    """
+
+    @staticmethod
+    def forward(ctx, x, weight, bias, *shape):
+        """See the class."""
+        stride, padding = shape
+        taps = _Taps(weight, stride, 1)
+        ctx.save_for_backward(x, weight, bias)
+        ctx.taps, ctx.shape = taps, shape
+        y = taps.rows(_rows(x, 1, 0, taps.reach), bias).view(len(x), -1, len(bias))
+        frames = (x.shape[1] - 1) * stride + weight.shape[1] - 2 * padding
+        return y[:, padding : padding + frames]
+
+    @staticmethod
+    def backward(ctx, grad):
+        """Gradients of frames, weight and bias."""
+        x, weight, bias = ctx.saved_tensors
+        needed, (stride, padding) = ctx.needs_input_grad[:3], ctx.shape
+        if torch.is_grad_enabled():
+
+            def plain(x, weight, bias):
+                x, weight = x.transpose(1, 2), weight.mT
+                return conv_transpose1d(x, weight, bias, *ctx.shape).transpose(1, 2)
+
+            grads = plain_gradients(plain, needed, grad, x, weight, bias)
+            return *grads, None, None
+        length = (x.shape[1] + ctx.taps.reach) * stride
+        rows = _rows(grad, stride, padding, length - padding - grad.shape[1])
+        by_x = by_weight = by_bias = None
+        if needed[0]:
+            by_x = ctx.taps.outputs(rows).view(len(x), -1, x.shape[2])
+            by_x = by_x[:, : x.shape[1]]
+        if needed[1]:
+            inputs = _rows(x, 1, 0, ctx.taps.reach)
+            by_weight = ctx.taps.by_weights(rows, inputs)
+        if needed[2]:
+            by_bias = grad.sum((0, 1))
+        return by_x, by_weight, by_bias, None, None
+
+
+def _rows(x, stride, before, after):
+    """Frames [B, T, C], with zeros around each utterance, in rows of ``stride``."""
+    batch, frames, channels = x.shape
+    after += -(frames + before + after) % stride
+    if before or after:
+        padded = x.new_empty(batch, before + frames + after, channels)
+        padded[:, :before] = 0
+        padded[:, before : before + frames] = x
+        padded[:, before + frames :] = 0
+        x = padded
+    return x.reshape(-1, stride * channels)
+
+
+def as_products(x, weight):
+    """Whether a convolution of [B, C, T] is computed as products of matrices.
+
+    It is on a CPU, in fp32 or fp64 and outside of ``torch.compile``.
+
+    Example
+    -------
+    >>> as_products(torch.zeros(1, 4, 8), torch.zeros(2, 3, 4))
+    True
+    >>> as_products(torch.zeros(1, 4, 8).bfloat16(), torch.zeros(2, 3, 4).bfloat16())
+    False
+    """
+    return (
+        x.dim() == 3
+        and x.numel() > 0
+        and x.device.type == "cpu"
+        and x.dtype == weight.dtype
+        and x.dtype in (torch.float32, torch.float64)
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
+    )
+
+
+def transposed_convolution(x, weight, bias, stride, padding):
+    """The transpose of a convolution of frames, plus a bias.
+
+    Arguments
+    ---------
+    x : torch.Tensor
+        Shape [B, C, T].
+    weight : torch.Tensor
+        Of :class:`ConvTranspose1d`, or of the :class:`Conv1d` whose transpose it is;
+        shape [C, K, O].
+    bias : torch.Tensor
+        Shape [O].
+    stride, padding : int
+
+    Returns
+    -------
+    torch.Tensor
+        Shape [B, O, (T - 1) * stride + K - 2 * padding].
+
+    Example
+    -------
+    >>> x, weight = torch.randn(2, 8, 5), torch.randn(8, 2, 4)
+    >>> transposed_convolution(x, weight, torch.zeros(4), 2, 0).shape
+    torch.Size([2, 4, 10])
+    """
+    if not as_products(x, weight):
+        return conv_transpose1d(x, weight.mT, bias, stride, padding)
+    x = x.transpose(1, 2)
+    y = TransposedConvolutionOfFrames.apply(x, weight, bias, stride, padding)
+    return y.transpose(1, 2)
+
+
+class FramesConvolution(torch.nn.Module):
+    """Weights of :class:`Conv1d` and :class:`ConvTranspose1d`, and their state.
+
+    The channels that meet one tap lie side by side in memory, as the products need them:
+    a weight is [O, K, C]. In the state it is PyTorch's [O, C, K].
+
+    Arguments
+    ---------
+    conv : torch.nn.Module
+        PyTorch's, whose shape and first weights it takes.
+
+    Example
+    -------
+    >>> FramesConvolution(torch.nn.Conv1d(4, 8, 3))
+    FramesConvolution(4, 8, 3, stride=1, padding=0, dilation=1)
+    """
+
+    def __init__(self, conv):
+        super().__init__()
+        self.in_channels, self.out_channels = conv.in_channels, conv.out_channels
+        (self.kernel_size,), (self.stride,) = conv.kernel_size, conv.stride
+        (self.padding,), (self.dilation,) = conv.padding, conv.dilation
+        self.weight = torch.nn.Parameter(conv.weight.detach().mT.contiguous())
+        self.bias = conv.bias
+        self.register_state_dict_post_hook(_turn_weights)
+        self.register_load_state_dict_pre_hook(_turn_weights)
+
+    def extra_repr(self):
+        """Sizes, for ``print``."""
+        return (
+            f"{self.in_channels}, {self.out_channels}, {self.kernel_size}, "
+            f"stride={self.stride}, padding={self.padding}, dilation={self.dilation}"
+        )
+
+
+def _turn_weights(module, state, prefix, *_):
+    # The second is of weight normalisation.
+    for name in ("weight", "parametrizations.weight.original1"):
+        if f"{prefix}{name}" in state:
+            state[f"{prefix}{name}"] = state[f"{prefix}{name}"].mT
+
+
+class Conv1d(FramesConvolution):
+    """:class:`torch.nn.Conv1d` of frames, faster on a CPU.
+
+    Its weight is [O, K, C], its state has PyTorch's [O, C, K].
+
+    Arguments
+    ---------
+    in_channels, out_channels, kernel_size, stride, padding, dilation : int
+        Of :class:`torch.nn.Conv1d`.
+
+    Example
+    -------
+    >>> conv = Conv1d(4, 8, 3, padding=1)
+    >>> conv(torch.randn(2, 4, 10)).shape, conv.weight.shape
+    (torch.Size([2, 8, 10]), torch.Size([8, 3, 4]))
+    >>> conv.load_state_dict(torch.nn.Conv1d(4, 8, 3).state_dict())
+    <All keys matched successfully>
+    """
+
+    def __init__(
+        self, in_channels, out_channels, kernel_size, stride=1, padding=0, dilation=1
+    ):
+        shape = in_channels, out_channels, kernel_size, stride, padding, dilation
+        super().__init__(torch.nn.Conv1d(*shape))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The convolution [B, O, T'] of [B, C, T]."""
+        shape = self.stride, self.padding, self.dilation
+        reach = self.dilation * (self.kernel_size - 1)
+        if x.shape[-1] + 2 * self.padding > reach and as_products(x, self.weight):
+            x = x.transpose(1, 2)
+            y = ConvolutionOfFrames.apply(x, self.weight, self.bias, *shape)
+            return y.transpose(1, 2)
+        return conv1d(x, self.weight.mT, self.bias, *shape)
+
+
+class ConvTranspose1d(FramesConvolution):
+    """:class:`torch.nn.ConvTranspose1d` of frames, faster on a CPU.
+
+    Its weight is [C, K, O], its state has PyTorch's [C, O, K].
+
+    Arguments
+    ---------
+    in_channels, out_channels, kernel_size, stride, padding : int
+        Of :class:`torch.nn.ConvTranspose1d`.
+
+    Example
+    -------
+    >>> ConvTranspose1d(4, 8, 4, stride=2, padding=1)(torch.randn(2, 4, 10)).shape
+    torch.Size([2, 8, 20])
+    """
+
+    def __init__(self, in_channels, out_channels, kernel_size, stride=1, padding=0):
+        shape = in_channels, out_channels, kernel_size, stride, padding
+        super().__init__(torch.nn.ConvTranspose1d(*shape))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The transpose [B, O, T'] of [B, C, T]."""
+        return transposed_convolution(
+            x, self.weight, self.bias, self.stride, self.padding
+        )

@@ -1,0 +1,149 @@
+"""Convolutions as products of matrices are PyTorch's, with their gradients."""
+
+import pytest
+import torch
+from torch.nn.utils.parametrizations import weight_norm
+
+from speechbrain_vae.nnet import convolution
+from speechbrain_vae.nnet.convolution import (
+    Conv1d,
+    ConvolutionOfFrames,
+    ConvTranspose1d,
+    TransposedConvolutionOfFrames,
+)
+
+SHAPES = [
+    # width, stride, padding, dilation
+    (1, 1, 0, 1),
+    (3, 1, 1, 1),
+    (3, 1, 4, 4),
+    (4, 2, 1, 1),
+    (3, 3, 0, 1),
+    (10, 8, 1, 1),
+    (6, 2, 2, 1),
+    (3, 2, 2, 2),
+    (5, 2, 3, 3),
+    (2, 3, 0, 1),
+]
+
+
+def compare(ours, reference, x):
+    """The same result and gradients, of the same weights."""
+    reference.load_state_dict(ours.state_dict())
+    found = []
+    for conv in (ours, reference):
+        given = x.clone().requires_grad_()
+        y = conv(given)
+        into = torch.randn(y.shape, generator=torch.Generator().manual_seed(1))
+        (y * into).sum().backward()
+        grads = {name: each.grad for name, each in conv.named_parameters()}
+        found.append({"y": y, "x": given.grad, **grads})
+    found[0]["weight"] = found[0]["weight"].mT
+    torch.testing.assert_close(*found)
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("frames", [1, 2, 13, 16])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_convolutions_are_those_of_torch(shape, frames, batch, channels_last):
+    torch.manual_seed(0)
+    width, stride, padding, dilation = shape
+    if frames + 2 * padding < dilation * (width - 1) + 1:
+        pytest.skip("the kernel is wider than the input")
+    x = torch.randn(batch, 4, frames).double()
+    if channels_last:
+        x = x.transpose(1, 2).contiguous().transpose(1, 2)
+    options = (4, 5, width, stride, padding, dilation)
+    compare(Conv1d(*options).double(), torch.nn.Conv1d(*options).double(), x)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("frames", [1, 2, 13])
+@pytest.mark.parametrize("shape", [each[:3] for each in SHAPES if each[3] == 1])
+def test_transposes_are_those_of_torch(shape, frames, batch):
+    torch.manual_seed(0)
+    width, stride, padding = shape
+    if (frames - 1) * stride + width - 2 * padding < 1:
+        pytest.skip("no frame is left")
+    options = (4, 5, width, stride, padding)
+    ours, reference = ConvTranspose1d(*options), torch.nn.ConvTranspose1d(*options)
+    compare(ours.double(), reference.double(), torch.randn(batch, 4, frames).double())
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize(
+    ("function", "weight", "shape"),
+    [
+        (ConvolutionOfFrames, (2, 4, 3), (2, 1, 1)),
+        (ConvolutionOfFrames, (2, 3, 3), (1, 2, 2)),
+        (TransposedConvolutionOfFrames, (3, 4, 2), (2, 1)),
+    ],
+)
+def test_they_are_differentiable_twice(function, weight, shape, frozen):
+    sizes = (2, 5, 3), weight, (2,)
+    inputs = [torch.randn(size).double().requires_grad_() for size in sizes]
+    if frozen:
+        inputs[1:] = [x.detach() for x in inputs[1:]]
+
+    def call(*inputs):
+        return function.apply(*inputs, *shape)
+
+    assert torch.autograd.gradcheck(call, inputs)
+    assert torch.autograd.gradgradcheck(call, inputs)
+
+
+def test_a_kernel_wider_than_its_input_is_refused_as_by_torch():
+    with pytest.raises(RuntimeError, match="Kernel size can't be greater"):
+        Conv1d(4, 5, 3)(torch.randn(1, 4, 2))
+
+
+@pytest.mark.parametrize("name", ["Conv1d", "ConvTranspose1d"])
+def test_only_full_precision_on_a_cpu_goes_its_own_way(monkeypatch, name):
+    gone = []
+    for function in (ConvolutionOfFrames, TransposedConvolutionOfFrames):
+        apply = function.apply
+
+        def noted(*inputs, apply=apply):
+            gone.append(True)
+            return apply(*inputs)
+
+        monkeypatch.setattr(function, "apply", noted)
+    conv, reference = (
+        getattr(convolution, name)(4, 5, 3),
+        getattr(torch.nn, name)(4, 5, 3),
+    )
+    reference.load_state_dict(conv.state_dict())
+    x = torch.randn(1, 4, 8)
+    plain = reference(x)
+    torch.testing.assert_close(conv(x), plain)
+    with torch.no_grad():
+        torch.testing.assert_close(conv(x), plain)
+    assert len(gone) == 2
+    with torch.autocast("cpu", torch.bfloat16):
+        assert conv(x).dtype == torch.bfloat16
+    conv.bfloat16()(x.bfloat16())
+    torch.testing.assert_close(conv.float()(x[0]), reference.bfloat16().float()(x[0]))
+    assert conv.to("meta")(x.to("meta")).shape == plain.shape
+    assert len(gone) == 2
+
+
+def test_the_state_is_that_of_torch():
+    ours, theirs = Conv1d(4, 5, 3), torch.nn.Conv1d(4, 5, 3)
+    for conv in (ours, theirs):
+        weight_norm(conv)
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.randn(2, 4, 9)
+    torch.testing.assert_close(ours(x), theirs(x))
+    again = weight_norm(Conv1d(4, 5, 3))
+    again.load_state_dict(theirs.state_dict())
+    assert torch.equal(again(x), ours(x))
+
+
+def test_it_starts_as_that_of_torch():
+    torch.manual_seed(3)
+    ours = Conv1d(4, 5, 3)
+    torch.manual_seed(3)
+    torch.testing.assert_close(
+        ours.state_dict(), torch.nn.Conv1d(4, 5, 3).state_dict(), rtol=0, atol=0
+    )
