@@ -47,55 +47,63 @@ class _Taps:
     """
 
     def __init__(self, weights, stride, dilation):
-        self.weights = weights
-        self.channels = weights.shape[2]
-        self.stride = stride
         self.groups = tap_groups(weights.shape[1], stride, dilation)
         self.reach = self.groups[-1][0]
+        self.shape, self.stride = weights.shape, stride
+        self.weights = self.split(weights)
 
-    def pieces(self, rows, weights):
-        """Rows and weights of each product."""
-        count = len(rows) - self.reach
-        for row, place, first, stop in self.groups:
-            start = place * self.channels
-            columns = slice(start, start + (stop - first) * self.channels)
-            taps = weights[:, first:stop].view(len(weights), -1)
-            yield rows[row : row + count, columns], taps
+    def split(self, weights):
+        """The matrix [O, taps * C] of each group of taps."""
+        return [
+            weights[:, first:stop].view(len(weights), -1)
+            for _, _, first, stop in self.groups
+        ]
+
+    def pieces(self, rows):
+        """What each group of taps meets, [M - reach, taps * C]."""
+        count, channels = len(rows) - self.reach, self.shape[2]
+        return [
+            rows[
+                row : row + count, place * channels : (place + stop - first) * channels
+            ]
+            for row, place, first, stop in self.groups
+        ]
 
     def outputs(self, rows, bias=None):
         """Every output is a sum of products of rows."""
-        outputs = rows.new_empty(len(rows), len(self.weights))
+        outputs = rows.new_empty(len(rows), self.shape[0])
         used = outputs[: len(rows) - self.reach]
-        for i, (piece, taps) in enumerate(self.pieces(rows, self.weights)):
-            if i:
-                used.addmm_(piece, taps.t())
-            elif bias is None:
-                torch.mm(piece, taps.t(), out=used)
-            else:
-                torch.addmm(bias, piece, taps.t(), out=used)
+        (piece, taps), *others = zip(self.pieces(rows), self.weights, strict=True)
+        if bias is None:
+            torch.mm(piece, taps.t(), out=used)
+        else:
+            torch.addmm(bias, piece, taps.t(), out=used)
+        for piece, taps in others:
+            used.addmm_(piece, taps.t())
         return outputs
 
     def rows(self, outputs, bias=None):
         """The transpose of :meth:`outputs`; the bias is of one frame."""
-        width = self.stride * self.channels
-        rows = outputs.new_empty(len(outputs), width)
+        rows = outputs.new_empty(len(outputs), self.stride * self.shape[2])
         used = outputs[: len(outputs) - self.reach]
         bias = rows.new_zeros(1) if bias is None else bias.repeat(self.stride)
-        # Whole rows need no start from zero.
-        whole = self.groups[0][3] == self.stride
-        rows[len(used) if whole else 0 :] = bias
-        for i, (piece, taps) in enumerate(self.pieces(rows, self.weights)):
-            if i or not whole:
-                piece.addmm_(used, taps)
-            else:
-                torch.addmm(bias, used, taps, out=piece)
+        products = list(zip(self.pieces(rows), self.weights, strict=True))
+        start = 0
+        if products[0][0].shape[1] == rows.shape[1]:
+            # A product that fills whole rows needs no start.
+            piece, taps = products.pop(0)
+            torch.addmm(bias, used, taps, out=piece)
+            start = len(used)
+        rows[start:] = bias
+        for piece, taps in products:
+            piece.addmm_(used, taps)
         return rows
 
     def by_weights(self, rows, outputs):
         """Gradient of the weights, where ``outputs`` is that of the outputs."""
-        grad = torch.empty_like(self.weights)
+        grad = rows.new_empty(self.shape)
         used = outputs[: len(rows) - self.reach].t()
-        for piece, taps in self.pieces(rows, grad):
+        for piece, taps in zip(self.pieces(rows), self.split(grad), strict=True):
             torch.mm(used, piece, out=taps)
         return grad
 
@@ -278,8 +286,8 @@ def transposed_convolution(x, weight, bias, stride, padding):
 class FramesConvolution(torch.nn.Module):
     """Weights of :class:`Conv1d` and :class:`ConvTranspose1d`, and their state.
 
-    The channels that meet one tap lie side by side in memory, as the products need them:
-    a weight is [O, K, C]. In the state it is PyTorch's [O, C, K].
+    The channels that meet one tap lie side by side in memory, as the products need
+    them: a weight is [O, K, C]. In the state it is PyTorch's [O, C, K].
 
     Arguments
     ---------

@@ -1,5 +1,7 @@
 """Convolutions as products of matrices are PyTorch's, with their gradients."""
 
+import copy
+
 import pytest
 import torch
 from torch.nn.utils.parametrizations import weight_norm
@@ -135,9 +137,9 @@ def test_the_state_is_that_of_torch():
     theirs.load_state_dict(ours.state_dict())
     x = torch.randn(2, 4, 9)
     torch.testing.assert_close(ours(x), theirs(x))
-    again = weight_norm(Conv1d(4, 5, 3))
-    again.load_state_dict(theirs.state_dict())
-    assert torch.equal(again(x), ours(x))
+    for again in (weight_norm(Conv1d(4, 5, 3)), copy.deepcopy(ours)):
+        again.load_state_dict(theirs.state_dict())
+        assert torch.equal(again(x), ours(x))
 
 
 def test_it_starts_as_that_of_torch():
