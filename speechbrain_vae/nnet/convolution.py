@@ -50,7 +50,7 @@ class _Taps:
         self.groups = tap_groups(weights.shape[1], stride, dilation)
         self.reach = self.groups[-1][0]
         self.shape, self.stride = weights.shape, stride
-        self.weights = self.split(weights)
+        self.weights = self.split(weights.contiguous())
 
     def split(self, weights):
         """The matrix [O, taps * C] of each group of taps."""

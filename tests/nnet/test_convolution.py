@@ -153,3 +153,13 @@ def test_it_starts_as_that_of_torch():
     torch.testing.assert_close(
         ours.state_dict(), torch.nn.Conv1d(4, 5, 3).state_dict(), rtol=0, atol=0
     )
+
+
+def test_weights_may_be_taken_over_as_they_lie():
+    ours, theirs = Conv1d(4, 5, 3), torch.nn.Conv1d(4, 5, 3)
+    ours.load_state_dict(theirs.state_dict(), assign=True)
+    x = torch.randn(2, 4, 9)
+    torch.testing.assert_close(ours(x), theirs(x))
+    ours(x).sum().backward()
+    theirs(x).sum().backward()
+    torch.testing.assert_close(ours.weight.grad.mT, theirs.weight.grad)
