@@ -23,7 +23,7 @@ from speechbrain.utils.distributed import (
     run_on_main,
 )
 
-from speechbrain_vae.checkpoints import CheckpointError
+from speechbrain_vae.checkpoints import CheckpointError, check_optimizer
 from speechbrain_vae.dataio.sharded import ShardError
 from speechbrain_vae.dataio.training_data import open_data
 from speechbrain_vae.export import FIGURE, read_export, write_export
@@ -100,6 +100,7 @@ class AutoencoderBrain(NamesNonFiniteLoss, sb.Brain):
     def on_fit_start(self):
         """Resume where there is something to resume, and time the training."""
         super().on_fit_start()
+        check_optimizer(self.optimizer)
         self.watch.start()
 
     def on_fit_batch_start(self, batch, should_step):

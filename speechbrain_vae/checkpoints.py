@@ -30,6 +30,44 @@ class CheckpointError(OSError):
     """A checkpoint cannot be written or read; the message says what to do."""
 
 
+def check_optimizer(optimizer):
+    """Refuse states that are not of the optimiser's parameters.
+
+    Fused optimisers use what has as many numbers, in whatever order they are.
+
+    Arguments
+    ---------
+    optimizer : torch.optim.Optimizer
+        After it was loaded.
+
+    Raises
+    ------
+    CheckpointError
+        A state has another shape than its parameter.
+
+    Example
+    -------
+    >>> import torch
+    >>> weight = torch.nn.Parameter(torch.zeros(2, 3))
+    >>> optimizer = torch.optim.Adam([weight])
+    >>> optimizer.state[weight] = {"exp_avg": torch.zeros(3, 2)}
+    >>> try:
+    ...     check_optimizer(optimizer)
+    ... except CheckpointError as error:
+    ...     print(str(error).split(" (")[0])
+    the checkpoint's optimiser is of a model with other shapes
+    """
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if getattr(value, "ndim", 0) and value.shape != parameter.shape:
+                raise CheckpointError(
+                    "the checkpoint's optimiser is of a model with other shapes "
+                    f"({name} is {list(value.shape)}, its weight "
+                    f"{list(parameter.shape)}): start anew with another "
+                    "--output_folder, or go on with the version that began the run"
+                )
+
+
 class AtomicCheckpointer(Checkpointer):
     """SpeechBrain's Checkpointer, whose checkpoints exist wholly or not at all.
 
