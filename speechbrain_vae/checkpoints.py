@@ -8,6 +8,7 @@ import pickle
 import shutil
 import zipfile
 
+import torch
 import yaml
 from speechbrain.utils.checkpoints import CKPT_PREFIX, METAFNAME, Checkpointer
 from speechbrain.utils.distributed import ddp_barrier, if_main_process
@@ -43,11 +44,10 @@ def check_optimizer(optimizer):
     Raises
     ------
     CheckpointError
-        A state has another shape than its parameter.
+        A state has as many numbers as its parameter, in another shape.
 
     Example
     -------
-    >>> import torch
     >>> weight = torch.nn.Parameter(torch.zeros(2, 3))
     >>> optimizer = torch.optim.Adam([weight])
     >>> optimizer.state[weight] = {"exp_avg": torch.zeros(3, 2)}
@@ -59,7 +59,9 @@ def check_optimizer(optimizer):
     """
     for parameter, state in optimizer.state.items():
         for name, value in state.items():
-            if getattr(value, "ndim", 0) and value.shape != parameter.shape:
+            # Some keep a number for each row or column of a weight.
+            as_many = torch.is_tensor(value) and value.numel() == parameter.numel() > 1
+            if as_many and value.shape != parameter.shape:
                 raise CheckpointError(
                     "the checkpoint's optimiser is of a model with other shapes "
                     f"({name} is {list(value.shape)}, its weight "

@@ -28,7 +28,5 @@ def plain_gradients(plain, needed, grad, *inputs):
     (tensor([3., 3.]), None)
     """
     given = [x for x, wanted in zip(inputs, needed, strict=True) if wanted]
-    with torch.enable_grad():
-        result = plain(*inputs)
-    grads = iter(torch.autograd.grad(result, given, grad, create_graph=True))
+    grads = iter(torch.autograd.grad(plain(*inputs), given, grad, create_graph=True))
     return tuple(next(grads) if wanted else None for wanted in needed)
