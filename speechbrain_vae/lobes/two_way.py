@@ -99,31 +99,42 @@ class TwoWayEncoder(Encoder):
         torch.Tensor
             Shape [B, ceil(T / stride), H], zero on padding.
         """
-        before, after = self.directions(x, lengths)[-1]
+        before, after, mask = self.directions(x, lengths)
+        before, after = before[-1], reverse(after[-1], mask)
         frames = before.shape[1]
         before = torch.nn.functional.pad(before, (0, 0, self.gap, 0))[:, :frames]
         after = torch.nn.functional.pad(after, (0, 0, 0, self.gap))[:, self.gap :]
-        mask = self.masks(x, lengths)[1].unsqueeze(-1)
-        return torch.cat([before, after], dim=-1) * mask
+        return torch.cat([before, after], dim=-1) * mask.unsqueeze(-1)
 
     def layers(
         self, x: torch.Tensor, lengths: torch.Tensor | None = None
     ) -> list[torch.Tensor]:
         """States of every layer at each frame, each [B, ceil(T / stride), H]."""
-        return [torch.cat(both, dim=-1) for both in self.directions(x, lengths)]
+        before, after, mask = self.directions(x, lengths)
+        return [
+            torch.cat([states, reverse(turned, mask)], dim=-1)
+            for states, turned in zip(before, after, strict=True)
+        ]
 
     def directions(self, x: torch.Tensor, lengths: torch.Tensor | None):
-        """Forward and backward states of every layer, each [B, T', hidden_size]."""
+        """States of every layer forwards, backwards in their order, and the mask.
+
+        Returns
+        -------
+        before, after : list of torch.Tensor
+            Each [B, T', hidden_size]; the first of ``after`` is of the last frame.
+        mask : torch.Tensor
+            Valid frames, shape [B, T'].
+        """
         # x: [B, T, F]
         in_mask, out_mask = self.masks(x, lengths)
         x = pad_to_stride(x * in_mask.unsqueeze(-1), self.stride)
         x = x.reshape(x.shape[0], -1, self.stride * self.input_size)
-        before, after = (
-            run_layers(rnns, finishes, y, out_mask, self.residual)
-            for rnns, finishes, y in (
-                (self.forwards, self.forward_finishes, x),
-                (self.backwards, self.backward_finishes, reverse(x, out_mask)),
-            )
+        turned = reverse(x, out_mask)
+        before = run_layers(
+            self.forwards, self.forward_finishes, x, out_mask, self.residual
         )
-        after = [reverse(y, out_mask) for y in after]
-        return list(zip(before, after, strict=True))
+        after = run_layers(
+            self.backwards, self.backward_finishes, turned, out_mask, self.residual
+        )
+        return before, after, out_mask

@@ -2,108 +2,238 @@
 
 PyTorch has a fused kernel of the GRU on GPUs and none on CPUs, where autograd keeps
 each of the ten operations of each frame, and adds up the gradient of the weights frame
-by frame. Here the backward pass is written out: frame by frame goes only what has to,
-and the gradient of the weights is one product at the end.
+by frame. Here the backward pass is written out, and frame by frame goes only what has
+to. All else goes in chunks of frames that the cache of a core holds, through buffers
+whose views of single frames are made once.
 """
 
 import torch
 
 from speechbrain_vae.nnet.double_backward import plain_gradients
 
+CHUNK_ROWS = 256
+"""Frames of a chunk, those of all utterances counted."""
 
-class GRURecurrence(torch.autograd.Function):
-    """States of a GRU from what its input adds to the gates.
+
+class GRUStates(torch.autograd.Function):
+    """States of a GRU; differentiable twice, by the way of plain operations.
 
     The equations are those of :class:`torch.nn.GRU` (Cho et al. 2014), and gates in
     its order: reset, update, new. The first state is zero.
 
-    Call ``GRURecurrence.apply(gates, weight, bias)`` with gates [T, B, 3H] (the product
-    of ``weight_ih`` and the input, and ``bias_ih``), weight [3H, H] (``weight_hh``) and
-    bias [3H] (``bias_hh``). It returns states [T, B, H]. It is differentiable twice, by
-    the way of plain operations.
+    Call ``GRUStates.apply(x, weight_ih, weight_hh, bias_ih, bias_hh)`` with x
+    [T, B, C], weights [3H, C] and [3H, H] and biases [3H]. It returns states
+    [T, B, H].
 
     Example
     -------
     >>> gru = torch.nn.GRU(8, 4)
     >>> x = torch.randn(10, 2, 8)
-    >>> gates = torch.nn.functional.linear(x, gru.weight_ih_l0, gru.bias_ih_l0)
-    >>> states = GRURecurrence.apply(gates, gru.weight_hh_l0, gru.bias_hh_l0)
+    >>> states = GRUStates.apply(x, *gru.all_weights[0])
     >>> torch.allclose(states, gru(x)[0], atol=1e-6)
     True
     """
 
     @staticmethod
-    def forward(ctx, gates, weight, bias):
+    def forward(ctx, x, weight_ih, weight_hh, bias_ih, bias_hh):
         """See the class."""
-        frames, batch, width = gates.shape
-        size = width // 3
-        states = gates.new_zeros(frames + 1, batch, size)
-        new = gates.new_empty(frames, batch, size)
-        # All that does not wait for a state; the products with states are added.
-        inner = bias.expand_as(gates).clone()
-        inner[..., : 2 * size] += gates[..., : 2 * size]
+        frames, batch, _ = x.shape
+        size = weight_hh.shape[1]
+        states = x.new_empty(frames + 1, batch, size)
+        states[0] = 0
+        # Of each frame: reset, update, the state's part of new, and new.
+        gates = x.new_empty(frames, batch, 4 * size)
+        chunk = StatesChunk(x, size)
         # In this order a product of few rows takes two thirds of the time.
-        turned = weight.t().contiguous()
-        state, own, n = states.unbind(), inner.unbind(), new.unbind()
-        both = inner[..., : 2 * size].unbind()
-        reset, update, inner_n = (gate.unbind() for gate in inner.chunk(3, -1))
-        outer_n = gates[..., 2 * size :].unbind()
-        for t in range(frames):
-            own[t].addmm_(state[t], turned)
-            both[t].sigmoid_()
-            torch.addcmul(outer_n[t], reset[t], inner_n[t], out=n[t]).tanh_()
-            torch.lerp(n[t], state[t], update[t], out=state[t + 1])
-        ctx.save_for_backward(gates, weight, bias, states, inner, new)
+        turned = weight_hh.t().contiguous()
+        bias = bias_ih.clone()
+        bias[: 2 * size] += bias_hh[: 2 * size]
+        for start in range(0, frames, chunk.frames):
+            rows = x[start : start + chunk.frames]
+            count, stop = len(rows), start + len(rows)
+            inner, new = chunk.inner[:count], chunk.new[:count]
+            torch.addmm(
+                bias, rows.flatten(0, 1), weight_ih.t(), out=inner.flatten(0, 1)
+            )
+            new.copy_(inner[..., 2 * size :])
+            inner[..., 2 * size :] = bias_hh[2 * size :]
+            chunk.run(count, turned)
+            gates[start:stop, :, : 3 * size] = inner
+            gates[start:stop, :, 3 * size :] = new
+            states[start + 1 : stop + 1] = chunk.states[1 : count + 1]
+        ctx.save_for_backward(x, weight_ih, weight_hh, bias_ih, bias_hh, states, gates)
         return states[1:]
 
     @staticmethod
     def backward(ctx, grad):
-        """Gradients of gates, weight and bias."""
-        gates, weight, bias, states, inner, new = ctx.saved_tensors
+        """Gradients of x, weights and biases."""
+        *inputs, states, gates = ctx.saved_tensors
+        needed = ctx.needs_input_grad
         if torch.is_grad_enabled():
-            inputs = gates, weight, bias
-            return plain_gradients(
-                plain_recurrence, ctx.needs_input_grad, grad, *inputs
-            )
-        before = states[:-1]
-        reset, update, inner_n = inner.chunk(3, -1)
-        # Derivatives of a state by the inner side of its gates, times that of the loss
-        # by the state once it is known.
-        by_new = (1 - update) * (1 - new.square())
-        by_gates = torch.empty_like(gates).unflatten(-1, (3, -1))
-        by_reset, by_update, by_inner = by_gates.unbind(-2)
-        torch.mul(by_new, reset, out=by_inner)
-        torch.mul(by_inner, (1 - reset) * inner_n, out=by_reset)
-        torch.mul(update * (1 - update), before - new, out=by_update)
-        rows = by_gates.flatten(-2)
-        by_state = grad.clone(memory_format=torch.contiguous_format)
-        here, column = by_state.unbind(), by_state.unsqueeze(-2).unbind()
-        factor, row, kept = by_gates.unbind(), rows.unbind(), update.unbind()
-        for t in reversed(range(len(gates))):
-            factor[t].mul_(column[t])
-            if t > 0:
-                here[t - 1].addcmul_(here[t], kept[t]).addmm_(row[t], weight)
-        by_weight = rows.flatten(0, 1).t() @ before.flatten(0, 1)
-        by_bias = rows.sum((0, 1))
-        # The outer side of the last gate is not reset.
-        torch.mul(by_state, by_new, out=by_inner)
-        return rows, by_weight, by_bias
+            return plain_gradients(plain_states, needed, grad, *inputs)
+        x, weight_ih, weight_hh = inputs[:3]
+        size = weight_hh.shape[1]
+        by_x = torch.empty_like(x) if needed[0] else None
+        by_ih, by_hh = torch.zeros_like(weight_ih), torch.zeros_like(weight_hh)
+        by_bias_ih, by_bias_hh = x.new_zeros(2, 3 * size)
+        chunk = GradientsChunk(x, size)
+        for start in reversed(range(0, len(x), chunk.frames)):
+            part = slice(start, min(start + chunk.frames, len(x)))
+            count, before = part.stop - start, states[part]
+            by_new = chunk.fill(gates[part], before, grad[part])
+            chunk.run(count, weight_hh)
+            by_gates = chunk.by_gates[:count]
+            rows = by_gates.flatten(0, 1).flatten(1)
+            by_hh.addmm_(rows.t(), before.flatten(0, 1))
+            by_bias_hh += rows.sum(0)
+            # The input's side of the last gate is not reset.
+            torch.mul(by_new, chunk.by_states[1 : count + 1], out=by_gates[:, :, 2])
+            by_ih.addmm_(rows.t(), x[part].flatten(0, 1))
+            by_bias_ih += rows.sum(0)
+            if by_x is not None:
+                by_x[part] = (rows @ weight_ih).view_as(x[part])
+        return by_x, by_ih, by_hh, by_bias_ih, by_bias_hh
 
 
-def plain_recurrence(gates, weight, bias):
-    """The states of :class:`GRURecurrence` by operations that autograd knows.
+def chunk_frames(frames, batch):
+    """Number of frames of a chunk.
 
     Example
     -------
-    >>> inputs = torch.randn(10, 2, 12), torch.randn(12, 4), torch.randn(12)
-    >>> states = GRURecurrence.apply(*inputs)
-    >>> torch.allclose(plain_recurrence(*inputs), states, atol=1e-6)
+    >>> chunk_frames(100, 8), chunk_frames(10, 8), chunk_frames(100, 1000)
+    (32, 10, 1)
+    """
+    return min(frames, max(1, CHUNK_ROWS // batch))
+
+
+class StatesChunk:
+    """Buffers for the states of a chunk of frames.
+
+    Arguments
+    ---------
+    x : torch.Tensor
+        What the whole sequence is computed of, shape [T, B, C].
+    size : int
+        Size H of a state.
+
+    Example
+    -------
+    >>> chunk = StatesChunk(torch.ones(5, 1, 3), 2)
+    >>> _ = chunk.inner.zero_(), chunk.new.fill_(1e9)
+    >>> chunk.run(5, torch.zeros(2, 6))
+    >>> chunk.states[:3, 0, 0]
+    tensor([0.9688, 0.5000, 0.7500])
+    """
+
+    def __init__(self, x, size):
+        batch = x.shape[1]
+        self.frames = chunk_frames(len(x), batch)
+        self.inner = x.new_empty(self.frames, batch, 3 * size)
+        self.new = x.new_empty(self.frames, batch, size)
+        self.states = x.new_zeros(self.frames + 1, batch, size)
+        gates = self.inner[..., : 2 * size], *self.inner.chunk(3, -1)
+        buffers = self.inner, *gates, self.new, self.states[:-1], self.states[1:]
+        self.views = [buffer.unbind() for buffer in buffers]
+
+    def run(self, count, weight):
+        """Replace what the input gives to ``count`` frames by gates and states.
+
+        Arguments
+        ---------
+        count : int
+        weight : torch.Tensor
+            That states are multiplied by, shape [H, 3H].
+        """
+        views = zip(*(view[:count] for view in self.views), strict=True)
+        for inner, both, reset, update, own, new, before, after in views:
+            inner.addmm_(before, weight)
+            both.sigmoid_()
+            new.addcmul_(reset, own).tanh_()
+            torch.lerp(new, before, update, out=after)
+        # The next chunk goes on from here.
+        self.states[0] = self.states[count]
+
+
+class GradientsChunk:
+    """Buffers for the gradients of a chunk of frames, the last chunk first.
+
+    Arguments
+    ---------
+    x : torch.Tensor
+        What the whole sequence is computed of, shape [T, B, C].
+    size : int
+        Size H of a state.
+    """
+
+    def __init__(self, x, size):
+        batch = x.shape[1]
+        self.frames = chunk_frames(len(x), batch)
+        self.by_gates = x.new_empty(self.frames, batch, 3, size)
+        self.update = x.new_empty(self.frames, batch, size)
+        self.by_states = x.new_zeros(self.frames + 1, batch, size)
+        gates = self.by_gates, self.by_gates.flatten(-2), self.update
+        states = self.by_states[:-1], self.by_states[1:], self.by_states[1:, :, None]
+        self.views = [buffer.unbind() for buffer in (*gates, *states)]
+
+    def fill(self, gates, before, grad):
+        """Take a chunk.
+
+        Arguments
+        ---------
+        gates : torch.Tensor
+            Reset, update, the state's part of new, and new, shape [T, B, 4H].
+        before : torch.Tensor
+            The state before each frame, shape [T, B, H].
+        grad : torch.Tensor
+            Gradient of the loss by the states, shape [T, B, H].
+
+        Returns
+        -------
+        torch.Tensor
+            Derivative of each state by the input's part of new, shape [T, B, H].
+        """
+        count = len(gates)
+        torch.add(self.by_states[0], grad[-1], out=self.by_states[count])
+        self.by_states[1:count] = grad[:-1]
+        self.by_states[0] = 0
+        reset, update, own, new = gates.chunk(4, -1)
+        by_reset, by_update, by_own = self.by_gates[:count].unbind(-2)
+        self.update[:count] = update
+        fresh = 1 - update
+        by_new = (1 - new.square()).mul_(fresh)
+        torch.mul(by_new, reset, out=by_own)
+        torch.mul(by_own, (1 - reset).mul_(own), out=by_reset)
+        torch.mul(fresh.mul_(update), before - new, out=by_update)
+        return by_new
+
+    def run(self, count, weight):
+        """Replace derivatives of states by the gradients of gates and states.
+
+        Arguments
+        ---------
+        count : int
+        weight : torch.Tensor
+            ``weight_hh``, shape [3H, H].
+        """
+        views = zip(*(reversed(view[:count]) for view in self.views), strict=True)
+        for gates, row, update, before, after, column in views:
+            gates.mul_(column)
+            before.addcmul_(after, update).addmm_(row, weight)
+
+
+def plain_states(x, weight_ih, weight_hh, bias_ih, bias_hh):
+    """The states of :class:`GRUStates` by operations that autograd knows.
+
+    Example
+    -------
+    >>> gru, x = torch.nn.GRU(8, 4), torch.randn(10, 2, 8)
+    >>> torch.allclose(plain_states(x, *gru.all_weights[0]), gru(x)[0], atol=1e-6)
     True
     """
-    states = [gates.new_zeros(gates.shape[1], weight.shape[1])]
-    for outer in gates:
+    states = [x.new_zeros(x.shape[1], weight_hh.shape[1])]
+    for outer in torch.nn.functional.linear(x, weight_ih, bias_ih):
         r, z, n = outer.chunk(3, -1)
-        inner = torch.addmm(bias, states[-1], weight.t())
+        inner = torch.addmm(bias_hh, states[-1], weight_hh.t())
         inner_r, inner_z, inner_n = inner.chunk(3, -1)
         new = torch.tanh(n + torch.sigmoid(r + inner_r) * inner_n)
         states.append(torch.lerp(new, states[-1], torch.sigmoid(z + inner_z)))
@@ -128,10 +258,8 @@ class GRU(torch.nn.GRU):
         """See :class:`torch.nn.GRU`."""
         if hx is not None or not self._writes_out(input):
             return super().forward(input, hx)
-        weight_ih, weight_hh, bias_ih, bias_hh = self.all_weights[0]
         x = input.transpose(0, 1) if self.batch_first else input
-        gates = torch.nn.functional.linear(x, weight_ih, bias_ih)
-        states = GRURecurrence.apply(gates, weight_hh, bias_hh)
+        states = GRUStates.apply(x, *self.all_weights[0])
         last = states[-1:]
         return states.transpose(0, 1) if self.batch_first else states, last
 

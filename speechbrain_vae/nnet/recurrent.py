@@ -107,12 +107,12 @@ def run_layers(
 
 
 def run_rnn(rnn, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Run a recurrent layer over the valid frames of [B, T, C] alone."""
+    """States of a recurrent layer on [B, T, C]; those on padding mean nothing."""
     if isinstance(rnn, BothWays):
-        after = reverse(run_rnn(rnn.backwards, reverse(x, mask), mask), mask)
-        return torch.cat([run_rnn(rnn.forwards, x, mask), after], dim=-1)
+        after = reverse(rnn.backwards(reverse(x, mask))[0], mask)
+        return torch.cat([rnn.forwards(x)[0], after], dim=-1)
     # What follows the last valid frame cannot reach back.
-    return rnn(x)[0] * mask.unsqueeze(-1)
+    return rnn(x)[0]
 
 
 def reverse(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from speechbrain_vae.nnet.gru import GRU, GRURecurrence
+from speechbrain_vae.nnet import gru as gru_module
+from speechbrain_vae.nnet.gru import GRU, GRUStates
 
 
 def with_gradients(gru, x, into):
@@ -14,11 +15,15 @@ def with_gradients(gru, x, into):
     return states, last, *torch.autograd.grad(loss, [x, *gru.parameters()])
 
 
+@pytest.mark.parametrize("chunk_rows", [1, 8, 256])
 @pytest.mark.parametrize(
     ("batch", "frames", "channels", "size"),
-    [(1, 1, 1, 1), (3, 1, 2, 4), (1, 7, 3, 2), (4, 12, 5, 6)],
+    [(1, 1, 1, 1), (3, 1, 2, 4), (1, 7, 3, 2), (4, 12, 5, 6), (3, 11, 4, 5)],
 )
-def test_states_and_gradients_are_those_of_torch(batch, frames, channels, size):
+def test_states_and_gradients_are_those_of_torch(
+    batch, frames, channels, size, chunk_rows, monkeypatch
+):
+    monkeypatch.setattr(gru_module, "CHUNK_ROWS", chunk_rows)
     torch.manual_seed(0)
     gru = GRU(channels, size, batch_first=True).double()
     reference = torch.nn.GRU(channels, size, batch_first=True).double()
@@ -32,13 +37,20 @@ def test_states_and_gradients_are_those_of_torch(batch, frames, channels, size):
 
 
 @pytest.mark.parametrize("frozen", [False, True])
-def test_it_is_differentiable_twice(frozen):
-    sizes = (5, 2, 9), (9, 3), (9,)
+def test_it_is_differentiable_twice(frozen, monkeypatch):
+    monkeypatch.setattr(gru_module, "CHUNK_ROWS", 4)
+    sizes = (5, 2, 4), (9, 4), (9, 3), (9,), (9,)
     inputs = [torch.randn(size).double().requires_grad_() for size in sizes]
     if frozen:
         inputs[1:] = [x.detach() for x in inputs[1:]]
-    assert torch.autograd.gradcheck(GRURecurrence.apply, inputs)
-    assert torch.autograd.gradgradcheck(GRURecurrence.apply, inputs)
+    assert torch.autograd.gradcheck(GRUStates.apply, inputs)
+    assert torch.autograd.gradgradcheck(GRUStates.apply, inputs)
+
+
+def test_an_input_without_a_gradient_gets_none():
+    gru, x = GRU(3, 4), torch.randn(6, 2, 3)
+    gru(x)[0].sum().backward()
+    assert x.grad is None and gru.weight_ih_l0.grad.abs().sum() > 0
 
 
 def test_saturated_gates_have_finite_gradients():
@@ -50,10 +62,8 @@ def test_saturated_gates_have_finite_gradients():
 def ways(monkeypatch):
     """Names of the ways that GRUs go from here on."""
     gone = []
-    apply, forward = GRURecurrence.apply, torch.nn.GRU.forward
-    monkeypatch.setattr(
-        GRURecurrence, "apply", lambda *x: gone.append("ours") or apply(*x)
-    )
+    apply, forward = GRUStates.apply, torch.nn.GRU.forward
+    monkeypatch.setattr(GRUStates, "apply", lambda *x: gone.append("ours") or apply(*x))
     monkeypatch.setattr(
         torch.nn.GRU, "forward", lambda *x: gone.append("torch") or forward(*x)
     )
