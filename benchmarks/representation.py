@@ -38,7 +38,7 @@ def parse_arguments(argv):
     parser.add_argument("--data_folder", required=True)
     parser.add_argument("--digits_folder", help="of FSDD; without it no digits")
     parser.add_argument(
-        "--tasks", nargs="+", default=list(tasks.TASKS), choices=list(tasks.TASKS)
+        "--tasks", nargs="+", choices=list(tasks.TASKS), help="default: all"
     )
     parser.add_argument("--budget", default="small", choices=list(tasks.BUDGETS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
@@ -47,7 +47,13 @@ def parse_arguments(argv):
         "--table", action="store_true", help="write the table of what is done, and stop"
     )
     parser.add_argument("--output", default=str(ROOT / "benchmarks/representation"))
-    return parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
+    of_budget = tasks.BUDGETS[arguments.budget]
+    arguments.tasks = arguments.tasks or list(of_budget)
+    for task in arguments.tasks:
+        if task not in of_budget:
+            parser.error(f"{task} is no task of --budget {arguments.budget}")
+    return arguments
 
 
 def results(feature, task, setup, arguments):

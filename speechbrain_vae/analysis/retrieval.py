@@ -157,7 +157,7 @@ def draw(numbers, words):
         label = f"{name} (mean {numbers[name]['MAP']:.1f} %)"
         axes.scatter(x, list(scores.values()), 22, grey, marker, label=label)
     top = sorted(numbers[ours]["words"].items(), key=lambda pair: -pair[1])[:8]
-    for word, score in top:
+    labels = [
         axes.annotate(
             word.lower(),
             (np.mean(length[word]), score),
@@ -165,13 +165,28 @@ def draw(numbers, words):
             textcoords="offset points",
             fontsize=7,
         )
+        for word, score in top
+    ]
     axes.set(
         xlabel="Mean length of the word (ms)",
         ylabel="Average precision (%)",
         ylim=(0, 103),
     )
     axes.legend(frameon=False)
+    figure.draw_without_rendering()
+    _keep_apart(labels)
     return figure
+
+
+def _keep_apart(labels):
+    """Remove every label that lies on an earlier one."""
+    kept = []
+    for label in labels:
+        box = label.get_window_extent()
+        if any(box.overlaps(other) for other in kept):
+            label.remove()
+        else:
+            kept.append(box)
 
 
 def examples(search, words, scores, entries, name):

@@ -163,6 +163,15 @@ class GradientsChunk:
         What the whole sequence is computed of, shape [T, B, C].
     size : int
         Size H of a state.
+
+    Example
+    -------
+    >>> chunk = GradientsChunk(torch.ones(5, 1, 3), 2)
+    >>> gates, before = torch.full((5, 1, 8), 0.5), torch.zeros(5, 1, 2)
+    >>> _ = chunk.fill(gates, before, grad=torch.ones(5, 1, 2))
+    >>> chunk.run(5, torch.zeros(6, 2))
+    >>> chunk.by_states[1:, 0, 0]
+    tensor([1.9375, 1.8750, 1.7500, 1.5000, 1.0000])
     """
 
     def __init__(self, x, size):
@@ -268,6 +277,7 @@ class GRU(torch.nn.GRU):
             torch.is_grad_enabled()
             and isinstance(x, torch.Tensor)
             and x.dim() == 3
+            and x.numel() > 0
             and x.device.type == "cpu"
             and not torch.is_autocast_enabled("cpu")
             and not torch.compiler.is_compiling()

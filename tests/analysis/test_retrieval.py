@@ -11,11 +11,13 @@ from speechbrain_vae.analysis.report import write_report
 from speechbrain_vae.analysis.retrieval import (
     _by_chance,
     average_precision,
+    draw,
     retrieval_scores,
     section,
 )
 from speechbrain_vae.analysis.word_search import (
     NORMALISATIONS,
+    SpokenWord,
     WordSearch,
     sounds_like,
     spoken_words,
@@ -199,3 +201,11 @@ def test_the_section_of_a_report(tiny_export, tmp_path):
     silent = {utt: {**entry, "word_times": []} for utt, entry in entries.items()}
     with pytest.raises(NotApplicable, match="word_times"):
         section(AnalysisContext(tiny_export, silent))
+
+
+def test_labels_of_words_do_not_lie_on_each_other():
+    ends = {"ONE": 0.2, "TWO": 0.2, "SEVEN": 0.6}
+    words = [SpokenWord("u", 0.0, end, word) for word, end in ends.items()]
+    scores = {"MAP": 80.0, "words": {"ONE": 80.0, "TWO": 79.0, "SEVEN": 80.0}}
+    figure = draw({"model": scores, "MFCC": scores}, words)
+    assert [text.get_text() for text in figure.axes[0].texts] == ["one", "seven"]
