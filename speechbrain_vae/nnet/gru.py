@@ -41,7 +41,6 @@ class GRUStates(torch.autograd.Function):
         size = weight_hh.shape[1]
         states = x.new_empty(frames + 1, batch, size)
         states[0] = 0
-        # Of each frame: reset, update, the state's part of new, and new.
         gates = x.new_empty(frames, batch, 4 * size)
         chunk = StatesChunk(x, size)
         # In this order a product of few rows takes two thirds of the time.
@@ -51,15 +50,14 @@ class GRUStates(torch.autograd.Function):
         for start in range(0, frames, chunk.frames):
             rows = x[start : start + chunk.frames]
             count, stop = len(rows), start + len(rows)
-            inner, new = chunk.inner[:count], chunk.new[:count]
-            torch.addmm(
-                bias, rows.flatten(0, 1), weight_ih.t(), out=inner.flatten(0, 1)
-            )
-            new.copy_(inner[..., 2 * size :])
-            inner[..., 2 * size :] = bias_hh[2 * size :]
+            filled = chunk.gates[:count]
+            own, new = filled[..., 2 * size :].chunk(2, -1)
+            outer = filled.flatten(0, 1)[:, : 3 * size]
+            torch.addmm(bias, rows.flatten(0, 1), weight_ih.t(), out=outer)
+            new.copy_(own)
+            own[:] = bias_hh[2 * size :]
             chunk.run(count, turned)
-            gates[start:stop, :, : 3 * size] = inner
-            gates[start:stop, :, 3 * size :] = new
+            gates[start:stop] = filled
             states[start + 1 : stop + 1] = chunk.states[1 : count + 1]
         ctx.save_for_backward(x, weight_ih, weight_hh, bias_ih, bias_hh, states, gates)
         return states[1:]
@@ -75,7 +73,7 @@ class GRUStates(torch.autograd.Function):
         size = weight_hh.shape[1]
         by_x = torch.empty_like(x) if needed[0] else None
         by_ih, by_hh = torch.zeros_like(weight_ih), torch.zeros_like(weight_hh)
-        by_bias_ih, by_bias_hh = x.new_zeros(2, 3 * size)
+        by_bias_hh, by_outer_bias = x.new_zeros(3 * size), x.new_zeros(size)
         chunk = GradientsChunk(x, size)
         for start in reversed(range(0, len(x), chunk.frames)):
             part = slice(start, min(start + chunk.frames, len(x)))
@@ -87,11 +85,13 @@ class GRUStates(torch.autograd.Function):
             by_hh.addmm_(rows.t(), before.flatten(0, 1))
             by_bias_hh += rows.sum(0)
             # The input's side of the last gate is not reset.
-            torch.mul(by_new, chunk.by_states[1 : count + 1], out=by_gates[:, :, 2])
+            by_outer = by_gates[:, :, 2]
+            torch.mul(by_new, chunk.by_states[1 : count + 1], out=by_outer)
             by_ih.addmm_(rows.t(), x[part].flatten(0, 1))
-            by_bias_ih += rows.sum(0)
+            by_outer_bias += by_outer.sum((0, 1))
             if by_x is not None:
                 by_x[part] = (rows @ weight_ih).view_as(x[part])
+        by_bias_ih = torch.cat([by_bias_hh[: 2 * size], by_outer_bias])
         return by_x, by_ih, by_hh, by_bias_ih, by_bias_hh
 
 
@@ -119,7 +119,7 @@ class StatesChunk:
     Example
     -------
     >>> chunk = StatesChunk(torch.ones(5, 1, 3), 2)
-    >>> _ = chunk.inner.zero_(), chunk.new.fill_(1e9)
+    >>> chunk.gates[:] = torch.tensor([0.0] * 6 + [1e9] * 2)
     >>> chunk.run(5, torch.zeros(2, 6))
     >>> chunk.states[:3, 0, 0]
     tensor([0.9688, 0.5000, 0.7500])
@@ -128,11 +128,12 @@ class StatesChunk:
     def __init__(self, x, size):
         batch = x.shape[1]
         self.frames = chunk_frames(len(x), batch)
-        self.inner = x.new_empty(self.frames, batch, 3 * size)
-        self.new = x.new_empty(self.frames, batch, size)
+        # Of each frame: reset, update, the state's part of new, and new.
+        self.gates = x.new_empty(self.frames, batch, 4 * size)
         self.states = x.new_zeros(self.frames + 1, batch, size)
-        gates = self.inner[..., : 2 * size], *self.inner.chunk(3, -1)
-        buffers = self.inner, *gates, self.new, self.states[:-1], self.states[1:]
+        inner, both = self.gates[..., : 3 * size], self.gates[..., : 2 * size]
+        states = self.states[:-1], self.states[1:]
+        buffers = inner, both, *self.gates.chunk(4, -1), *states
         self.views = [buffer.unbind() for buffer in buffers]
 
     def run(self, count, weight):
@@ -211,7 +212,7 @@ class GradientsChunk:
         fresh = 1 - update
         by_new = (1 - new.square()).mul_(fresh)
         torch.mul(by_new, reset, out=by_own)
-        torch.mul(by_own, (1 - reset).mul_(own), out=by_reset)
+        torch.mul(by_own, torch.addcmul(own, own, reset, value=-1), out=by_reset)
         torch.mul(fresh.mul_(update), before - new, out=by_update)
         return by_new
 
