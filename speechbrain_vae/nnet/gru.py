@@ -40,25 +40,9 @@ class GRUStates(torch.autograd.Function):
         frames, batch, _ = x.shape
         size = weight_hh.shape[1]
         states = x.new_empty(frames + 1, batch, size)
-        states[0] = 0
         gates = x.new_empty(frames, batch, 4 * size)
-        chunk = StatesChunk(x, size)
-        # In this order a product of few rows takes two thirds of the time.
-        turned = weight_hh.t().contiguous()
-        bias = bias_ih.clone()
-        bias[: 2 * size] += bias_hh[: 2 * size]
-        for start in range(0, frames, chunk.frames):
-            rows = x[start : start + chunk.frames]
-            count, stop = len(rows), start + len(rows)
-            filled = chunk.gates[:count]
-            own, new = filled[..., 2 * size :].chunk(2, -1)
-            outer = filled.flatten(0, 1)[:, : 3 * size]
-            torch.addmm(bias, rows.flatten(0, 1), weight_ih.t(), out=outer)
-            new.copy_(own)
-            own[:] = bias_hh[2 * size :]
-            chunk.run(count, turned)
-            gates[start:stop] = filled
-            states[start + 1 : stop + 1] = chunk.states[1 : count + 1]
+        with torch.inference_mode():
+            _fill_states(states, gates, x, weight_ih, weight_hh, bias_ih, bias_hh)
         ctx.save_for_backward(x, weight_ih, weight_hh, bias_ih, bias_hh, states, gates)
         return states[1:]
 
@@ -69,30 +53,63 @@ class GRUStates(torch.autograd.Function):
         needed = ctx.needs_input_grad
         if torch.is_grad_enabled():
             return plain_gradients(plain_states, needed, grad, *inputs)
-        x, weight_ih, weight_hh = inputs[:3]
-        size = weight_hh.shape[1]
-        by_x = torch.empty_like(x) if needed[0] else None
-        by_ih, by_hh = torch.zeros_like(weight_ih), torch.zeros_like(weight_hh)
-        by_bias_hh, by_outer_bias = x.new_zeros(3 * size), x.new_zeros(size)
-        chunk = GradientsChunk(x, size)
-        for start in reversed(range(0, len(x), chunk.frames)):
-            part = slice(start, min(start + chunk.frames, len(x)))
-            count, before = part.stop - start, states[part]
-            by_new = chunk.fill(gates[part], before, grad[part])
-            chunk.run(count, weight_hh)
-            by_gates = chunk.by_gates[:count]
-            rows = by_gates.flatten(0, 1).flatten(1)
-            by_hh.addmm_(rows.t(), before.flatten(0, 1))
-            by_bias_hh += rows.sum(0)
-            # The input's side of the last gate is not reset.
-            by_outer = by_gates[:, :, 2]
-            torch.mul(by_new, chunk.by_states[1 : count + 1], out=by_outer)
-            by_ih.addmm_(rows.t(), x[part].flatten(0, 1))
-            by_outer_bias += by_outer.sum((0, 1))
-            if by_x is not None:
-                by_x[part] = (rows @ weight_ih).view_as(x[part])
-        by_bias_ih = torch.cat([by_bias_hh[: 2 * size], by_outer_bias])
-        return by_x, by_ih, by_hh, by_bias_ih, by_bias_hh
+        by_x = torch.empty_like(inputs[0]) if needed[0] else None
+        by_weights = [torch.zeros_like(weight) for weight in inputs[1:]]
+        with torch.inference_mode():
+            _fill_gradients(by_x, *by_weights, *inputs[:3], states, gates, grad)
+        return by_x, *by_weights
+
+
+def _fill_states(states, gates, x, weight_ih, weight_hh, bias_ih, bias_hh):
+    """Compute what :class:`GRUStates` gives and keeps, into ``states`` and ``gates``.
+
+    In inference mode an operation on single frames takes a tenth less; its results
+    are of no use to autograd, and stay in the buffers of a chunk.
+    """
+    size = weight_hh.shape[1]
+    states[0] = 0
+    chunk = StatesChunk(x, size)
+    # In this order a product of few rows takes two thirds of the time.
+    turned = weight_hh.t().contiguous()
+    bias = bias_ih.clone()
+    bias[: 2 * size] += bias_hh[: 2 * size]
+    for start in range(0, len(x), chunk.frames):
+        rows = x[start : start + chunk.frames]
+        count, stop = len(rows), start + len(rows)
+        filled = chunk.gates[:count]
+        own, new = filled[..., 2 * size :].chunk(2, -1)
+        outer = filled.flatten(0, 1)[:, : 3 * size]
+        torch.addmm(bias, rows.flatten(0, 1), weight_ih.t(), out=outer)
+        new.copy_(own)
+        own[:] = bias_hh[2 * size :]
+        chunk.run(count, turned)
+        gates[start:stop] = filled
+        states[start + 1 : stop + 1] = chunk.states[1 : count + 1]
+
+
+def _fill_gradients(
+    by_x, by_ih, by_hh, bias_ih, bias_hh, x, weight_ih, weight_hh, states, gates, grad
+):
+    """Add the gradients of weights and biases to zeros; write that of x, if wanted."""
+    size = weight_hh.shape[1]
+    chunk = GradientsChunk(x, size)
+    for start in reversed(range(0, len(x), chunk.frames)):
+        part = slice(start, min(start + chunk.frames, len(x)))
+        count, before = part.stop - start, states[part]
+        by_new = chunk.fill(gates[part], before, grad[part])
+        chunk.run(count, weight_hh)
+        by_gates = chunk.by_gates[:count]
+        rows = by_gates.flatten(0, 1).flatten(1)
+        by_hh.addmm_(rows.t(), before.flatten(0, 1))
+        bias_hh += rows.sum(0)
+        # The input's side of the last gate is not reset.
+        by_outer = by_gates[:, :, 2]
+        torch.mul(by_new, chunk.by_states[1 : count + 1], out=by_outer)
+        by_ih.addmm_(rows.t(), x[part].flatten(0, 1))
+        bias_ih[2 * size :] += by_outer.sum((0, 1))
+        if by_x is not None:
+            by_x[part] = (rows @ weight_ih).view_as(x[part])
+    bias_ih[: 2 * size] = bias_hh[: 2 * size]
 
 
 def chunk_frames(frames, batch):
