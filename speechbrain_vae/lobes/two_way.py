@@ -101,9 +101,9 @@ class TwoWayEncoder(Encoder):
         """
         before, after, mask = self.directions(x, lengths)
         before, after = before[-1], reverse(after[-1], mask)
-        frames = before.shape[1]
-        before = torch.nn.functional.pad(before, (0, 0, self.gap, 0))[:, :frames]
-        after = torch.nn.functional.pad(after, (0, 0, 0, self.gap))[:, self.gap :]
+        gap = min(self.gap, before.shape[1])
+        before = torch.nn.functional.pad(before, (0, 0, gap, -gap))
+        after = torch.nn.functional.pad(after, (0, 0, -gap, gap))
         return torch.cat([before, after], dim=-1) * mask.unsqueeze(-1)
 
     def layers(

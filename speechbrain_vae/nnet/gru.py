@@ -53,7 +53,8 @@ class GRUStates(torch.autograd.Function):
         needed = ctx.needs_input_grad
         if torch.is_grad_enabled():
             return plain_gradients(plain_states, needed, grad, *inputs)
-        by_x = torch.empty_like(inputs[0]) if needed[0] else None
+        x = inputs[0]
+        by_x = x.new_empty(x.shape) if needed[0] else None
         by_weights = [torch.zeros_like(weight) for weight in inputs[1:]]
         with torch.inference_mode():
             _fill_gradients(by_x, *by_weights, *inputs[:3], states, gates, grad)
@@ -108,7 +109,7 @@ def _fill_gradients(
         by_ih.addmm_(rows.t(), x[part].flatten(0, 1))
         bias_ih[2 * size :] += by_outer.sum((0, 1))
         if by_x is not None:
-            by_x[part] = (rows @ weight_ih).view_as(x[part])
+            torch.mm(rows, weight_ih, out=by_x[part].flatten(0, 1))
     bias_ih[: 2 * size] = bias_hh[: 2 * size]
 
 

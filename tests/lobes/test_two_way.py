@@ -46,6 +46,11 @@ def test_without_a_gap_forward_is_the_last_layer():
     assert torch.equal(encoder(x), encoder.layers(x)[-1])
 
 
+def test_a_gap_longer_than_the_utterance_leaves_nothing_to_see(encoder):
+    encoder.gap = 5
+    assert torch.equal(encoder(torch.randn(2, 6, F)), torch.zeros(2, 3, 16))
+
+
 def test_a_negative_gap_is_refused():
     with pytest.raises(ValueError, match="gap must be 0 or more"):
         TwoWayEncoder(F, gap=-1)
