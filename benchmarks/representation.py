@@ -38,7 +38,7 @@ def parse_arguments(argv):
     parser.add_argument("--data_folder", required=True)
     parser.add_argument("--digits_folder", help="of FSDD; without it no digits")
     parser.add_argument(
-        "--tasks", nargs="+", choices=list(tasks.TASKS), help="default: all"
+        "--tasks", nargs="+", choices=list(tasks.TASKS), help="default: the budget's"
     )
     parser.add_argument("--budget", default="small", choices=list(tasks.BUDGETS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])

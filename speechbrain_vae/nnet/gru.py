@@ -89,7 +89,17 @@ def _fill_states(states, gates, x, weight_ih, weight_hh, bias_ih, bias_hh):
 
 
 def _fill_gradients(
-    by_x, by_ih, by_hh, bias_ih, bias_hh, x, weight_ih, weight_hh, states, gates, grad
+    by_x,
+    by_ih,
+    by_hh,
+    by_bias_ih,
+    by_bias_hh,
+    x,
+    weight_ih,
+    weight_hh,
+    states,
+    gates,
+    grad,
 ):
     """Add the gradients of weights and biases to zeros; write that of x, if wanted."""
     size = weight_hh.shape[1]
@@ -102,15 +112,15 @@ def _fill_gradients(
         by_gates = chunk.by_gates[:count]
         rows = by_gates.flatten(0, 1).flatten(1)
         by_hh.addmm_(rows.t(), before.flatten(0, 1))
-        bias_hh += rows.sum(0)
+        by_bias_hh += rows.sum(0)
         # The input's side of the last gate is not reset.
         by_outer = by_gates[:, :, 2]
         torch.mul(by_new, chunk.by_states[1 : count + 1], out=by_outer)
         by_ih.addmm_(rows.t(), x[part].flatten(0, 1))
-        bias_ih[2 * size :] += by_outer.sum((0, 1))
+        by_bias_ih[2 * size :] += by_outer.sum((0, 1))
         if by_x is not None:
             torch.mm(rows, weight_ih, out=by_x[part].flatten(0, 1))
-    bias_ih[: 2 * size] = bias_hh[: 2 * size]
+    by_bias_ih[: 2 * size] = by_bias_hh[: 2 * size]
 
 
 def chunk_frames(frames, batch):
