@@ -12,7 +12,7 @@ import torch
 from speechbrain_vae.nnet.blocks import ConvStack
 from speechbrain_vae.nnet.convolution import Conv1d
 from speechbrain_vae.nnet.lengths import count_mask, frame_counts, strided_counts
-from speechbrain_vae.nnet.recurrent import recurrent_layers, run_layers
+from speechbrain_vae.nnet.recurrent import recurrent_layers, run_unmasked
 
 
 def pad_to_stride(x, stride):
@@ -53,13 +53,20 @@ class Encoder(torch.nn.Module):
         """Relative lengths [B] of the output for an input [B, T, F]."""
         if lengths is None:
             return None
-        mask = self.masks(x, lengths)[1]
-        return mask.sum(1) / mask.shape[1]
+        return self.counts(x, lengths)[1] / -(-x.shape[1] // self.stride)
 
     def masks(
         self, x: torch.Tensor, lengths: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Masks of the input [B, T] and of the output [B, ceil(T / stride)]."""
+        counts, out_counts = self.counts(x, lengths)
+        frames = -(-x.shape[1] // self.stride)
+        return count_mask(counts, x.shape[1]), count_mask(out_counts, frames)
+
+    def counts(
+        self, x: torch.Tensor, lengths: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Valid frames of the input and of the output, each [B]."""
         if x.dim() != 3 or x.shape[2] != self.input_size or 0 in x.shape:
             raise ValueError(
                 f"{type(self).__name__}: expected features of shape [B, T, "
@@ -67,9 +74,7 @@ class Encoder(torch.nn.Module):
                 f"got {list(x.shape)}"
             )
         counts = frame_counts(lengths, len(x), x.shape[1], x.device).to(x.device)
-        frames = -(-x.shape[1] // self.stride)
-        out_counts = strided_counts(counts, self.stride)
-        return count_mask(counts, x.shape[1]), count_mask(out_counts, frames)
+        return counts, strided_counts(counts, self.stride)
 
 
 class ConvEncoder(Encoder):
@@ -248,7 +253,7 @@ class RecurrentEncoder(Encoder):
         x = torch.nn.functional.pad(x, (0, 0, 0, self.lookahead))
         counts = out_mask.sum(1)
         mask = count_mask(counts + self.lookahead, x.shape[1])
-        outputs = run_layers(self.rnns, self.finishes, x, mask, self.residual)
+        outputs = run_unmasked(self.rnns, self.finishes, x, mask, self.residual)
         late = out_mask.unsqueeze(-1)
         return [y[:, self.lookahead :] * late for y in outputs]
 

@@ -125,7 +125,7 @@ class FrequencyWarp(torch.nn.Module):
         lower, upper = (
             feats.gather(2, band.unsqueeze(1).expand_as(feats)) for band in (low, high)
         )
-        return lower + share * (upper - lower)
+        return torch.lerp(lower, upper, share)
 
 
 class Augmented(torch.nn.Module):

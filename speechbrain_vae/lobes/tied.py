@@ -103,7 +103,7 @@ class StackedEncoder(Encoder):
         mask = out_mask.unsqueeze(1).to(x.dtype)
         outputs: list[torch.Tensor] = []
         for conv, finish in zip(self.convs[:-1], self.finishes, strict=True):
-            y = finish(conv(h) * mask, mask)
+            y = finish(conv(h), mask) * mask
             # The first layer's input is frames, not what a layer gave.
             h = self.carry(h, y) if outputs else y
             outputs.append(h.transpose(1, 2))
@@ -184,7 +184,7 @@ class TiedDecoder(torch.nn.Module):
         h = latent.transpose(1, 2) * mask
         *hidden, stem = reversed(encoder.convs)
         for i, (conv, finish) in enumerate(zip(hidden, self.finishes, strict=True)):
-            y = finish(transposed(conv, h, self.biases[i]) * mask, mask)
+            y = finish(transposed(conv, h, self.biases[i]), mask) * mask
             # The first layer's input is the code, not what an activation gave.
             h = encoder.carry(h, y) if i else y
         return transposed(stem, h, self.biases[-1]).transpose(1, 2)[:, :frames]

@@ -5,7 +5,7 @@ import functools
 import torch
 
 from speechbrain_vae.lobes.encoders import Encoder, pad_to_stride
-from speechbrain_vae.nnet.recurrent import recurrent_layers, reverse, run_layers
+from speechbrain_vae.nnet.recurrent import recurrent_layers, reverse, run_unmasked
 
 
 class TwoWayEncoder(Encoder):
@@ -100,19 +100,21 @@ class TwoWayEncoder(Encoder):
             Shape [B, ceil(T / stride), H], zero on padding.
         """
         before, after, mask = self.directions(x, lengths)
-        before, after = before[-1], reverse(after[-1], mask)
+        late = mask.unsqueeze(-1)
+        before, after = before[-1], reverse(after[-1], mask) * late
         gap = min(self.gap, before.shape[1])
-        before = torch.nn.functional.pad(before, (0, 0, gap, -gap))
+        before = torch.nn.functional.pad(before, (0, 0, gap, -gap)) * late
         after = torch.nn.functional.pad(after, (0, 0, -gap, gap))
-        return torch.cat([before, after], dim=-1) * mask.unsqueeze(-1)
+        return torch.cat([before, after], dim=-1)
 
     def layers(
         self, x: torch.Tensor, lengths: torch.Tensor | None = None
     ) -> list[torch.Tensor]:
         """States of every layer at each frame, each [B, ceil(T / stride), H]."""
         before, after, mask = self.directions(x, lengths)
+        late = mask.unsqueeze(-1)
         return [
-            torch.cat([states, reverse(turned, mask)], dim=-1)
+            torch.cat([states, reverse(turned, mask)], dim=-1) * late
             for states, turned in zip(before, after, strict=True)
         ]
 
@@ -123,6 +125,7 @@ class TwoWayEncoder(Encoder):
         -------
         before, after : list of torch.Tensor
             Each [B, T', hidden_size]; the first of ``after`` is of the last frame.
+            What is on padding means nothing.
         mask : torch.Tensor
             Valid frames, shape [B, T'].
         """
@@ -131,10 +134,10 @@ class TwoWayEncoder(Encoder):
         x = pad_to_stride(x * in_mask.unsqueeze(-1), self.stride)
         x = x.reshape(x.shape[0], -1, self.stride * self.input_size)
         turned = reverse(x, out_mask)
-        before = run_layers(
+        before = run_unmasked(
             self.forwards, self.forward_finishes, x, out_mask, self.residual
         )
-        after = run_layers(
+        after = run_unmasked(
             self.backwards, self.backward_finishes, turned, out_mask, self.residual
         )
         return before, after, out_mask

@@ -113,8 +113,8 @@ class Finish(torch.nn.Module):
         self.dropout = torch.nn.Dropout(dropout)
 
     def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        # x: [B, C, T], mask: [B, 1, T]; not every activation leaves zero as it is.
-        return self.dropout(self.activation(self.norm(x, mask))) * mask
+        # x: [B, C, T], mask: [B, 1, T]; what comes out on padding means nothing.
+        return self.dropout(self.activation(self.norm(x, mask)))
 
 
 class ConvStack(torch.nn.Module):

@@ -107,7 +107,7 @@ def _fill_gradients(
     for start in reversed(range(0, len(x), chunk.frames)):
         part = slice(start, min(start + chunk.frames, len(x)))
         count, before = part.stop - start, states[part]
-        by_new = chunk.fill(gates[part], before, grad[part])
+        by_new = chunk.fill(gates[part], states[1:][part], grad[part])
         chunk.run(count, weight_hh)
         by_gates = chunk.by_gates[:count]
         rows = by_gates.flatten(0, 1).flatten(1)
@@ -160,9 +160,9 @@ class StatesChunk:
         self.gates = x.new_empty(self.frames, batch, 4 * size)
         self.states = x.new_zeros(self.frames + 1, batch, size)
         inner, both = self.gates[..., : 3 * size], self.gates[..., : 2 * size]
-        states = self.states[:-1], self.states[1:]
-        buffers = inner, both, *self.gates.chunk(4, -1), *states
-        self.views = [buffer.unbind() for buffer in buffers]
+        buffers = inner, both, *self.gates.chunk(4, -1), self.states
+        *gates, states = (buffer.unbind() for buffer in buffers)
+        self.views = *gates, states[:-1], states[1:]
 
     def run(self, count, weight):
         """Replace what the input gives to ``count`` frames by gates and states.
@@ -196,8 +196,8 @@ class GradientsChunk:
     Example
     -------
     >>> chunk = GradientsChunk(torch.ones(5, 1, 3), 2)
-    >>> gates, before = torch.full((5, 1, 8), 0.5), torch.zeros(5, 1, 2)
-    >>> _ = chunk.fill(gates, before, grad=torch.ones(5, 1, 2))
+    >>> gates, states = torch.full((5, 1, 8), 0.5), torch.full((5, 1, 2), 0.25)
+    >>> _ = chunk.fill(gates, states, grad=torch.ones(5, 1, 2))
     >>> chunk.run(5, torch.zeros(6, 2))
     >>> chunk.by_states[1:, 0, 0]
     tensor([1.9375, 1.8750, 1.7500, 1.5000, 1.0000])
@@ -210,18 +210,19 @@ class GradientsChunk:
         self.update = x.new_empty(self.frames, batch, size)
         self.by_states = x.new_zeros(self.frames + 1, batch, size)
         gates = self.by_gates, self.by_gates.flatten(-2), self.update
-        states = self.by_states[:-1], self.by_states[1:], self.by_states[1:, :, None]
-        self.views = [buffer.unbind() for buffer in (*gates, *states)]
+        buffers = *gates, self.by_states[1:, :, None], self.by_states
+        *others, states = (buffer.unbind() for buffer in buffers)
+        self.views = *others, states[:-1], states[1:]
 
-    def fill(self, gates, before, grad):
+    def fill(self, gates, states, grad):
         """Take a chunk.
 
         Arguments
         ---------
         gates : torch.Tensor
             Reset, update, the state's part of new, and new, shape [T, B, 4H].
-        before : torch.Tensor
-            The state before each frame, shape [T, B, H].
+        states : torch.Tensor
+            Shape [T, B, H].
         grad : torch.Tensor
             Gradient of the loss by the states, shape [T, B, H].
 
@@ -238,10 +239,11 @@ class GradientsChunk:
         by_reset, by_update, by_own = self.by_gates[:count].unbind(-2)
         self.update[:count] = update
         fresh = 1 - update
-        by_new = (1 - new.square()).mul_(fresh)
+        by_new = torch.addcmul(fresh, fresh, new.square(), value=-1)
         torch.mul(by_new, reset, out=by_own)
         torch.mul(by_own, torch.addcmul(own, own, reset, value=-1), out=by_reset)
-        torch.mul(fresh.mul_(update), before - new, out=by_update)
+        # (before - new) * update * fresh, as a state is new + (before - new) * update.
+        torch.mul(fresh, states - new, out=by_update)
         return by_new
 
     def run(self, count, weight):
@@ -254,7 +256,7 @@ class GradientsChunk:
             ``weight_hh``, shape [3H, H].
         """
         views = zip(*(reversed(view[:count]) for view in self.views), strict=True)
-        for gates, row, update, before, after, column in views:
+        for gates, row, update, column, before, after in views:
             gates.mul_(column)
             before.addcmul_(after, update).addmm_(row, weight)
 

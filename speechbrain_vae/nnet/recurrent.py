@@ -97,10 +97,18 @@ def run_layers(
     list of torch.Tensor
         Each [B, T, H], zero on padding.
     """
+    outputs = run_unmasked(rnns, finishes, x, mask, residual)
+    return [y * mask.unsqueeze(-1) for y in outputs]
+
+
+def run_unmasked(
+    rnns, finishes, x: torch.Tensor, mask: torch.Tensor, residual: bool
+) -> list[torch.Tensor]:
+    """As :func:`run_layers`, but what is on padding means nothing."""
     outputs: list[torch.Tensor] = []
     for rnn, finish in zip(rnns, finishes, strict=True):
         y = run_rnn(rnn, x, mask).transpose(1, 2)
-        y = finish(y, mask.unsqueeze(1).to(y.dtype)).transpose(1, 2)
+        y = finish(y, mask.unsqueeze(1)).transpose(1, 2)
         x = x + y if residual and outputs else y
         outputs.append(x)
     return outputs
@@ -136,7 +144,9 @@ def reverse(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     >>> reverse(x, torch.tensor([[True, True, False]])).flatten()
     tensor([2., 1., 0.])
     """
-    time = torch.arange(x.shape[1], device=x.device)
+    batch, frames = mask.shape
+    time = torch.arange(frames, device=x.device)
     turned = mask.sum(1, keepdim=True) - 1 - time
-    places = torch.where(mask, turned, time)
-    return x.gather(1, places.unsqueeze(-1).expand_as(x))
+    starts = frames * torch.arange(batch, device=x.device).unsqueeze(1)
+    places = starts + torch.where(mask, turned, time)
+    return x.flatten(0, 1).index_select(0, places.flatten()).view_as(x)
