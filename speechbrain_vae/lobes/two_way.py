@@ -100,10 +100,10 @@ class TwoWayEncoder(Encoder):
             Shape [B, ceil(T / stride), H], zero on padding.
         """
         before, after, mask = self.directions(x, lengths)
-        late = mask.unsqueeze(-1)
-        before, after = before[-1], reverse(after[-1], mask) * late
+        valid = mask.unsqueeze(-1)
+        before, after = before[-1], reverse(after[-1], mask) * valid
         gap = min(self.gap, before.shape[1])
-        before = torch.nn.functional.pad(before, (0, 0, gap, -gap)) * late
+        before = torch.nn.functional.pad(before, (0, 0, gap, -gap)) * valid
         after = torch.nn.functional.pad(after, (0, 0, -gap, gap))
         return torch.cat([before, after], dim=-1)
 
@@ -112,9 +112,9 @@ class TwoWayEncoder(Encoder):
     ) -> list[torch.Tensor]:
         """States of every layer at each frame, each [B, ceil(T / stride), H]."""
         before, after, mask = self.directions(x, lengths)
-        late = mask.unsqueeze(-1)
+        valid = mask.unsqueeze(-1)
         return [
-            torch.cat([states, reverse(turned, mask)], dim=-1) * late
+            torch.cat([states, reverse(turned, mask)], dim=-1) * valid
             for states, turned in zip(before, after, strict=True)
         ]
 

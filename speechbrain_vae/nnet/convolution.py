@@ -86,18 +86,16 @@ class _Taps:
         """The transpose of :meth:`outputs`; the bias is of one frame."""
         rows = outputs.new_empty(len(outputs), self.stride * self.shape[2])
         used = outputs[: len(outputs) - self.reach]
-        start = 0 if bias is None else bias.repeat(self.stride)
+        given = bias is not None
+        bias = bias.repeat(self.stride) if given else rows.new_zeros(1)
         products = list(zip(self.pieces(rows), self.weights, strict=True))
-        written = 0
+        start = 0
         if products[0][0].shape[1] == rows.shape[1]:
             # A product that fills whole rows needs no start.
             piece, taps = products.pop(0)
-            if bias is None:
-                torch.mm(used, taps, out=piece)
-            else:
-                torch.addmm(start, used, taps, out=piece)
-            written = len(used)
-        rows[written:] = start
+            torch.addmm(bias, used, taps, beta=given, out=piece)
+            start = len(used)
+        rows[start:] = bias
         for piece, taps in products:
             piece.addmm_(used, taps)
         return rows
