@@ -15,6 +15,7 @@ import json
 import os
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
+from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -91,13 +92,18 @@ def measure_corpus(args, work):
     }
 
 
-def measure_model(name, device, threads, work, quick):
-    """All that is measured of one model, on one device."""
+def measure_model(name, device, threads, batches, work, quick):
+    """All that is measured of one model, on one device.
+
+    Batches are so many times those of the recipe; inference, which does not depend on
+    them, is measured beside the recipe's own.
+    """
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     budget = 2 if quick else 6
     text = (ROOT / "hparams" / f"{name}.yaml").read_text()
     hparams = load_hyperpyyaml(text, {"output_folder": str(work / name)})
+    hparams["batch_seconds"] *= batches
     features, model = hparams["features"], hparams["autoencoder"]
     # Blocks start as the identity; a trained one is not.
     for parameter in model.parameters():
@@ -122,6 +128,7 @@ def measure_model(name, device, threads, work, quick):
         "model": name,
         "device": device,
         "threads": threads,
+        "batches": batches,
         "parameters": sum(p.numel() for p in model.parameters()),
     }
     trainer = Trainer(hparams, device)
@@ -130,6 +137,8 @@ def measure_model(name, device, threads, work, quick):
     row["peak_mb"] = peak_mb()
     if device != "cpu":
         row["cuda_mb"] = torch.cuda.max_memory_allocated() / 2**20
+    if batches != 1:
+        return row
     model.to("cpu").eval()
     features.to("cpu")
     export = write_export(work / f"{name}_export", text, features, model)
@@ -234,6 +243,13 @@ def main():
     parser.add_argument("--corpus", default="folder")
     parser.add_argument("--data_folder")
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
+    parser.add_argument(
+        "--batches",
+        nargs="+",
+        type=int,
+        default=[1],
+        help="times batch_seconds of the recipe, for training",
+    )
     parser.add_argument("--quick", action="store_true", help="a minute; no claim")
     parser.add_argument("--out", default=Path(__file__).parent / "throughput")
     args = parser.parse_args()
@@ -255,11 +271,12 @@ def main():
             settings.append(("cuda", 1))
             results["cuda"] = torch.cuda.get_device_name()
         for name in args.recipes:
-            for device, threads in settings:
-                row = apart(measure_model, name, device, threads, work, args.quick)
+            for (device, threads), batches in product(settings, args.batches):
+                setting = name, device, threads, batches
+                row = apart(measure_model, *setting, work, args.quick)
                 results["models"].append(row)
                 print(json.dumps(row), flush=True)
-        if "vae" in args.recipes:
+        if "vae" in args.recipes and 1 in args.batches:
             results["streaming"] = measure_streaming(work, args.quick)
     results["cpu_seconds"] = cpu_seconds()
     Path(f"{args.out}.json").write_text(json.dumps(results, indent=1) + "\n")

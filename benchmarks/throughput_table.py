@@ -33,7 +33,8 @@ def table(results):
         if "cuda_mb" in row:
             memory += f", CUDA {row['cuda_mb']:,.0f}"
         lines.append(
-            f"| {row['model']} | {_where(row)} | {row['parameters'] / 1e6:.2f} M "
+            f"| {row['model']}{_batches(row)} | {_where(row)} "
+            f"| {row['parameters'] / 1e6:.2f} M "
             f"| {row['train_speed']:,.0f} | {1000 * row['step_seconds']:.0f} "
             f"| {row['batch_seconds']:.1f} | {100 * row['waiting']:.1f} % "
             f"| {row['gflop_per_step']:.1f} | {row['matmul_gflops']:,.0f} "
@@ -57,6 +58,7 @@ def table(results):
         f"| {_speed(row, 'fp32', 'file')} | {_speed(row, 'bf16', 'batch')} "
         f"| {_speed(row, 'int8', 'batch')} | {_speed(row, 'int8', 'file')} |"
         for row in models
+        if "fp32" in row
     ]
     if "streaming" in results:
         lines += _streaming(results["streaming"])
@@ -67,6 +69,11 @@ def _where(row):
     if row["device"] != "cpu":
         return row["device"]
     return f"{row['threads']} thread{'s' * (row['threads'] > 1)}"
+
+
+def _batches(row):
+    times = row["batches"]
+    return f", batches x {times}" if times > 1 else ""
 
 
 def _speed(row, precision, what):

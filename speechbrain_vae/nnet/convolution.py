@@ -8,7 +8,7 @@ the one of PyTorch, with the channels of a frame side by side in memory.
 """
 
 import torch
-from torch.nn.functional import conv1d, conv_transpose1d
+from torch.nn.functional import conv1d, conv_transpose1d, linear
 
 from speechbrain_vae.nnet.double_backward import plain_gradients
 
@@ -54,25 +54,28 @@ class _Taps:
 
     def split(self, weights):
         """The matrix [O, taps * C] of each group of taps."""
-        return [
-            weights[:, first:stop].view(len(weights), -1)
-            for _, _, first, stop in self.groups
-        ]
+        channels = self.shape[2]
+        sizes = [(stop - first) * channels for _, _, first, stop in self.groups]
+        return weights.flatten(1).split(sizes, 1)
 
     def pieces(self, rows):
         """What each group of taps meets, [M - reach, taps * C]."""
-        count, channels = len(rows) - self.reach, self.shape[2]
+        count, channels = rows.shape[0] - self.reach, self.shape[2]
+        step, one = rows.stride()
         return [
-            rows[
-                row : row + count, place * channels : (place + stop - first) * channels
-            ]
+            # One view, where a slice of both dimensions would be two.
+            rows.as_strided(
+                (count, (stop - first) * channels),
+                (step, one),
+                rows.storage_offset() + row * step + place * channels * one,
+            )
             for row, place, first, stop in self.groups
         ]
 
     def outputs(self, rows, bias=None):
         """Every output is a sum of products of rows."""
-        outputs = rows.new_empty(len(rows), self.shape[0])
-        used = outputs[: len(rows) - self.reach]
+        outputs = rows.new_empty(rows.shape[0], self.shape[0])
+        used = outputs[: rows.shape[0] - self.reach]
         (piece, taps), *others = zip(self.pieces(rows), self.weights, strict=True)
         if bias is None:
             torch.mm(piece, taps.t(), out=used)
@@ -84,8 +87,8 @@ class _Taps:
 
     def rows(self, outputs, bias=None):
         """The transpose of :meth:`outputs`; the bias is of one frame."""
-        rows = outputs.new_empty(len(outputs), self.stride * self.shape[2])
-        used = outputs[: len(outputs) - self.reach]
+        rows = outputs.new_empty(outputs.shape[0], self.stride * self.shape[2])
+        used = outputs[: rows.shape[0] - self.reach]
         given = bias is not None
         bias = bias.repeat(self.stride) if given else rows.new_zeros(1)
         products = list(zip(self.pieces(rows), self.weights, strict=True))
@@ -94,7 +97,7 @@ class _Taps:
             # A product that fills whole rows needs no start.
             piece, taps = products.pop(0)
             torch.addmm(bias, used, taps, beta=given, out=piece)
-            start = len(used)
+            start = used.shape[0]
         rows[start:] = bias
         for piece, taps in products:
             piece.addmm_(used, taps)
@@ -103,7 +106,7 @@ class _Taps:
     def by_weights(self, rows, outputs):
         """Gradient of the weights, where ``outputs`` is that of the outputs."""
         grad = rows.new_empty(self.shape)
-        used = outputs[: len(rows) - self.reach].t()
+        used = outputs[: rows.shape[0] - self.reach].t()
         for piece, taps in zip(self.pieces(rows), self.split(grad), strict=True):
             torch.mm(used, piece, out=taps)
         return grad
@@ -129,16 +132,18 @@ class ConvolutionOfFrames(torch.autograd.Function):
         """See the class."""
         stride, padding, dilation = shape
         taps = _Taps(weight, stride, dilation)
-        ctx.save_for_backward(x, weight, bias)
+        rows = _rows(x, stride, padding, padding)
+        ctx.save_for_backward(x, weight, bias, rows)
         ctx.taps, ctx.shape = taps, shape
-        outputs = taps.outputs(_rows(x, stride, padding, padding), bias)
+        outputs = taps.outputs(rows, bias)
         seen = x.shape[1] + 2 * padding - dilation * (weight.shape[1] - 1)
-        return outputs.view(len(x), -1, len(weight))[:, : -(-seen // stride)]
+        outputs = outputs.view(x.shape[0], -1, weight.shape[0])
+        return outputs[:, : -(-seen // stride)]
 
     @staticmethod
     def backward(ctx, grad):
         """Gradients of frames, weight and bias."""
-        x, weight, bias = ctx.saved_tensors
+        x, weight, bias, rows = ctx.saved_tensors
         needed, (stride, padding, _) = ctx.needs_input_grad[:3], ctx.shape
         if torch.is_grad_enabled():
 
@@ -152,10 +157,9 @@ class ConvolutionOfFrames(torch.autograd.Function):
         outputs = _rows(grad, 1, 0, length - grad.shape[1])
         by_x = by_weight = by_bias = None
         if needed[0]:
-            by_x = ctx.taps.rows(outputs).view(len(x), -1, x.shape[2])
+            by_x = ctx.taps.rows(outputs).view(x.shape[0], -1, x.shape[2])
             by_x = by_x[:, padding : padding + x.shape[1]]
         if needed[1]:
-            rows = _rows(x, stride, padding, padding)
             by_weight = ctx.taps.by_weights(rows, outputs)
         if needed[2]:
             by_bias = grad.sum((0, 1))
@@ -183,16 +187,17 @@ class TransposedConvolutionOfFrames(torch.autograd.Function):
         """See the class."""
         stride, padding = shape
         taps = _Taps(weight, stride, 1)
-        ctx.save_for_backward(x, weight, bias)
+        inputs = _rows(x, 1, 0, taps.reach)
+        ctx.save_for_backward(x, weight, bias, inputs)
         ctx.taps, ctx.shape = taps, shape
-        y = taps.rows(_rows(x, 1, 0, taps.reach), bias).view(len(x), -1, len(bias))
+        y = taps.rows(inputs, bias).view(x.shape[0], -1, bias.shape[0])
         frames = (x.shape[1] - 1) * stride + weight.shape[1] - 2 * padding
         return y[:, padding : padding + frames]
 
     @staticmethod
     def backward(ctx, grad):
         """Gradients of frames, weight and bias."""
-        x, weight, bias = ctx.saved_tensors
+        x, weight, bias, inputs = ctx.saved_tensors
         needed, (stride, padding) = ctx.needs_input_grad[:3], ctx.shape
         if torch.is_grad_enabled():
 
@@ -206,10 +211,9 @@ class TransposedConvolutionOfFrames(torch.autograd.Function):
         rows = _rows(grad, stride, padding, length - padding - grad.shape[1])
         by_x = by_weight = by_bias = None
         if needed[0]:
-            by_x = ctx.taps.outputs(rows).view(len(x), -1, x.shape[2])
+            by_x = ctx.taps.outputs(rows).view(x.shape[0], -1, x.shape[2])
             by_x = by_x[:, : x.shape[1]]
         if needed[1]:
-            inputs = _rows(x, 1, 0, ctx.taps.reach)
             by_weight = ctx.taps.by_weights(rows, inputs)
         if needed[2]:
             by_bias = grad.sum((0, 1))
@@ -221,11 +225,8 @@ def _rows(x, stride, before, after):
     batch, frames, channels = x.shape
     after += -(frames + before + after) % stride
     if before or after:
-        padded = x.new_empty(batch, before + frames + after, channels)
-        padded[:, :before] = 0
-        padded[:, before : before + frames] = x
-        padded[:, before + frames :] = 0
-        x = padded
+        zeros = (x.new_zeros(batch, count, channels) for count in (before, after))
+        x = torch.cat((next(zeros), x, next(zeros)), 1)
     return x.reshape(-1, stride * channels)
 
 
@@ -306,7 +307,10 @@ class FramesConvolution(torch.nn.Module):
         self.in_channels, self.out_channels = conv.in_channels, conv.out_channels
         (self.kernel_size,), (self.stride,) = conv.kernel_size, conv.stride
         (self.padding,), (self.dilation,) = conv.padding, conv.dilation
-        self.weight = torch.nn.Parameter(conv.weight.detach().mT.contiguous())
+        # Contiguous in the strides of dimensions of size 1 too, as gradients are: where
+        # the two differ, DDP copies them, and warns.
+        weight = conv.weight.detach().mT.clone(memory_format=torch.contiguous_format)
+        self.weight = torch.nn.Parameter(weight)
         self.bias = conv.bias
         self.register_state_dict_post_hook(_turn_weights)
         self.register_load_state_dict_pre_hook(_turn_weights)
@@ -357,7 +361,11 @@ class Conv1d(FramesConvolution):
         reach = self.dilation * (self.kernel_size - 1)
         if x.shape[-1] + 2 * self.padding > reach and as_products(x, self.weight):
             x = x.transpose(1, 2)
-            y = ConvolutionOfFrames.apply(x, self.weight, self.bias, *shape)
+            if (self.kernel_size, *shape[:2]) == (1, 1, 0):
+                # One product of the frames as they lie.
+                y = linear(x, self.weight.flatten(1), self.bias)
+            else:
+                y = ConvolutionOfFrames.apply(x, self.weight, self.bias, *shape)
             return y.transpose(1, 2)
         return conv1d(x, self.weight.mT, self.bias, *shape)
 

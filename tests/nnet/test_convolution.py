@@ -163,3 +163,11 @@ def test_weights_may_be_taken_over_as_they_lie():
     ours(x).sum().backward()
     theirs(x).sum().backward()
     torch.testing.assert_close(ours.weight.grad.mT, theirs.weight.grad)
+
+
+@pytest.mark.parametrize("sizes", [(4, 5, 1), (1, 5, 3)])
+def test_gradients_lie_in_memory_as_weights_do(sizes):
+    conv = Conv1d(*sizes)
+    conv(torch.randn(2, sizes[0], 9)).sum().backward()
+    # Otherwise DDP copies them at each step, and warns.
+    assert conv.weight.grad.stride() == conv.weight.stride()
