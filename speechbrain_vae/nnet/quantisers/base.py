@@ -88,11 +88,11 @@ class Quantiser(torch.nn.Module):
             )
         with torch.autocast(x.device.type, enabled=False):
             if lengths is None:
-                mask = None
+                places = None
                 valid = x.flatten(0, 1).float()
             else:
-                mask = length_mask(x, lengths)
-                valid = x[mask].float()
+                places = length_mask(x, lengths).flatten().nonzero().squeeze(1)
+                valid = x.flatten(0, 1).index_select(0, places).float()
             # The sum is not finite if any term is not, and costs no mask.
             if not torch.isfinite(self._over_all(valid.detach().sum())):
                 self._refuse_nonfinite(valid)
@@ -100,9 +100,9 @@ class Quantiser(torch.nn.Module):
         counts = count_codes(indices, self.codebook_size)
         stats = {"perplexity": perplexity(counts.float()).mean(), **stats}
         return BottleneckOutput(
-            latent=self._unflatten(latent, x, mask),
-            features=self._unflatten(features, x, mask),
-            indices=self._unflatten(indices, x, mask, padding=-1),
+            latent=self._unflatten(latent, x, places),
+            features=self._unflatten(features, x, places),
+            indices=self._unflatten(indices, x, places, padding=-1),
             loss=loss,
             stats=stats,
         )
@@ -182,11 +182,11 @@ class Quantiser(torch.nn.Module):
         )
 
     @staticmethod
-    def _unflatten(values, x, mask, padding=0):
-        if mask is None:
-            return values.view(*x.shape[:2], values.shape[1])
-        out = values.new_full((*x.shape[:2], values.shape[1]), padding)
-        return out.masked_scatter(mask.unsqueeze(-1), values)
+    def _unflatten(values, x, places, padding=0):
+        if places is not None:
+            out = values.new_full((x.shape[0] * x.shape[1], values.shape[1]), padding)
+            values = out.index_copy(0, places, values)
+        return values.view(*x.shape[:2], values.shape[1])
 
 
 class StraightThrough(torch.autograd.Function):
