@@ -17,11 +17,7 @@ from pathlib import Path
 import speechbrain as sb
 import torch
 from hyperpyyaml import load_hyperpyyaml
-from speechbrain.utils.distributed import (
-    ddp_init_group,
-    is_distributed_initialized,
-    run_on_main,
-)
+from speechbrain.utils.distributed import ddp_init_group, run_on_main
 
 from speechbrain_vae.checkpoints import CheckpointError, check_optimizer
 from speechbrain_vae.dataio.sharded import ShardError
@@ -30,7 +26,7 @@ from speechbrain_vae.export import FIGURE, read_export, write_export
 from speechbrain_vae.lobes.targets import Denoising, Reconstruction
 from speechbrain_vae.metrics import EpochTotals, mean_error
 from speechbrain_vae.model_card import model_card, run_settings
-from speechbrain_vae.nnet.distributed import weight_of_process
+from speechbrain_vae.nnet.distributed import leave_processes, weight_of_process
 from speechbrain_vae.nnet.ppca import PPCA
 from speechbrain_vae.nnet.recomputation import recompute_activations
 from speechbrain_vae.nonfinite import NamesNonFiniteLoss, NonFiniteLossError
@@ -220,9 +216,6 @@ def main(argv):
             data["test"].dataset, min_key="loss", test_loader_kwargs=loaders["test"]
         )
     run_on_main(finish, args=[brain, data, skipped, folder, argv])
-    if is_distributed_initialized():
-        # Its threads, left to the end of the process, may abort it.
-        torch.distributed.destroy_process_group()
 
 
 def start(hparams, train_utterances):
@@ -311,3 +304,4 @@ def renamed(stats):
 
 if __name__ == "__main__":
     main(sys.argv[1:])
+    leave_processes()

@@ -5,13 +5,36 @@ batch; all functions give every process the same answer, and the answer a single
 process gives when it holds the global batch.
 """
 
+import gc
+
 import torch
 from torch import distributed
+
+if distributed.is_available():
+    # The functions of this module hold the process group that is there when it is
+    # imported: before the first, there is none that could not be ended any more.
+    from torch.distributed.nn.functional import all_reduce
 
 
 def is_distributed():
     """Whether there are other processes to agree with."""
     return distributed.is_available() and distributed.is_initialized()
+
+
+def leave_processes():
+    """End the process group, once nothing is left to be told to the others.
+
+    Gloo's threads, left to the end of the process, may abort it. They end with the
+    last reference to the group, which models in DDP hold too: those must be out of
+    scope.
+
+    Example
+    -------
+    >>> leave_processes()
+    """
+    if is_distributed():
+        gc.collect()
+        distributed.destroy_process_group()
 
 
 def sum_across(tensor):
@@ -39,9 +62,6 @@ def add_across(x: torch.Tensor) -> torch.Tensor:
     """
     if not is_distributed():
         return x
-    # Not there in a PyTorch that was built without processes.
-    from torch.distributed.nn.functional import all_reduce
-
     return all_reduce(x)
 
 
