@@ -357,15 +357,18 @@ def describe_folder(folder, limit=5):
     return printable(", ".join(names[:limit]) + more)
 
 
-def printable(path):
-    """A path that any terminal and log file can take.
+def printable(text):
+    """A path or message that any terminal and log file can take.
 
     Example
     -------
-    >>> printable("a\\udcffb.wav")
-    'a\\\\udcffb.wav'
+    >>> print(printable("a\\udcffb\\x1b[2J.wav"))
+    a\\udcffb\\x1b[2J.wav
     """
-    return str(path).encode("utf-8", "backslashreplace").decode("utf-8")
+    return "".join(
+        sign if sign.isprintable() else sign.encode("unicode_escape").decode()
+        for sign in str(text)
+    )
 
 
 @contextlib.contextmanager
