@@ -25,9 +25,10 @@ _OVERHEAD = 8192
 class AllocationLimit(TorchFunctionMode):
     """Refuse to make more tensors than fit into a number of bytes.
 
-    Sizes come from a YAML that somebody else wrote. PyTorch's functions are refused a
-    tensor too many before its memory is taken; what NumPy or ``torch.FloatTensor``
-    made is found by :meth:`count`, afterwards.
+    Sizes come from a YAML that somebody else wrote. Functions that make tensors of
+    sizes, and copies, are refused one too many before its memory is taken; what others
+    made is found when it is there, what NumPy or ``torch.FloatTensor`` made by
+    :meth:`count`.
 
     Arguments
     ---------
@@ -71,7 +72,7 @@ class AllocationLimit(TorchFunctionMode):
         for tensor in (*module.parameters(), *module.buffers()):
             if id(tensor) not in self.counted:
                 self.counted[id(tensor)] = tensor
-                self.counted_bytes += tensor.numel() * tensor.element_size()
+                self.counted_bytes += _size(tensor)
         self._check(self.counted_bytes)
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
@@ -80,9 +81,17 @@ class AllocationLimit(TorchFunctionMode):
             # On the meta device a tensor has a size and no memory.
             options = {k: v for k, v in kwargs.items() if k not in ("generator", "out")}
             shape = func(*args, **{**options, "device": "meta", "pin_memory": False})
-            self.bytes += shape.numel() * shape.element_size() + _OVERHEAD
-            self._check(self.bytes)
-        return func(*args, **kwargs)
+            self._add(shape)
+        elif func is torch.Tensor.clone:
+            self._add(args[0])
+        made = func(*args, **kwargs)
+        if isinstance(made, torch.Tensor):
+            self._check(_size(made))
+        return made
+
+    def _add(self, tensor):
+        self.bytes += _size(tensor) + _OVERHEAD
+        self._check(self.bytes)
 
     def _check(self, taken):
         if taken > self.limit:
@@ -90,3 +99,7 @@ class AllocationLimit(TorchFunctionMode):
                 f"the model takes more than the {self.limit / 1e6:.0f} MB that "
                 "were expected"
             )
+
+
+def _size(tensor):
+    return tensor.numel() * tensor.element_size()

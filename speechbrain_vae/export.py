@@ -25,6 +25,7 @@ from hyperpyyaml import load_hyperpyyaml, resolve_references
 from speechbrain.utils.fetching import FetchConfig, fetch
 
 from speechbrain_vae.allocation_limit import AllocationLimit
+from speechbrain_vae.dataio.manifests import printable
 from speechbrain_vae.lobes.autoencoder import Autoencoder
 from speechbrain_vae.lobes.features import LogMel
 from speechbrain_vae.safe_yaml import MAX_SIZE, UnsafeYAMLError, load_model_yaml
@@ -197,7 +198,9 @@ def read_export(
     ------
     ExportError
         The folder is missing or incomplete, was written by a newer version, names
-        code, or its facts or weights do not fit its modules.
+        code, its facts or weights do not fit its modules, or those not each other.
+    OSError
+        A file cannot be read.
     """
     path = _file(source, YAML, savedir)
     if path.stat().st_size > MAX_SIZE:
@@ -212,6 +215,7 @@ def read_export(
     _settle_facts(hparams, source)
     for name, path in paths.items():
         _fill(hparams, name, path)
+    _check_works(hparams, source)
     return Export(hparams["features"], hparams["autoencoder"], hparams)
 
 
@@ -240,7 +244,7 @@ def _build(text, source, paths, trust_code):
         raise ExportError(
             f"{source}: its {YAML} is not loaded, since it is not a model alone: "
             f"{error}. If you trust its maker and what it names, load it with "
-            "trust_code=True"
+            "trust_code=True (--trust-code)"
         ) from error
     except Exception as error:
         raise ExportError(
@@ -289,6 +293,8 @@ def _fill(hparams, name, path):
         if name in checksums and sha256(path) != checksums[name]:
             raise ValueError("its SHA-256 is another one: it was cut or changed")
         fill(hparams[name], read_weights(path))
+    except OSError:
+        raise
     except Exception as error:
         raise ExportError(
             f"{path} does not hold the weights that {YAML} describes "
@@ -297,8 +303,30 @@ def _fill(hparams, name, path):
     hparams[name].eval()
 
 
-def _reason(error):
-    return " ".join(str(error).split())[:300]
+@torch.no_grad()
+def _check_works(hparams, source):
+    """Encode and decode a little of a tone."""
+    features, autoencoder = (hparams[name] for name in LOADABLES)
+    wavs = torch.arange(features.sample_rate // 4).mul(0.1).sin().unsqueeze(0)
+    try:
+        # Seeds mean the same with and without it.
+        with torch.random.fork_rng(devices=[]):
+            feats, lengths = features(wavs)
+            code, code_lengths = autoencoder.encode(feats, lengths)
+            autoencoder.decode(code.features, code_lengths, feats.shape[1])
+        if not code.features.isfinite().all():
+            raise ValueError("features that are not finite")
+        if features.needs_statistics and not (features.std > 0).all():
+            raise ValueError("standard deviations that are not positive")
+    except Exception as error:
+        raise ExportError(
+            f"{source}: its modules do not work together ({_reason(error)}); export or "
+            "download the model again"
+        ) from error
+
+
+def _reason(value):
+    return printable(" ".join(str(value).split())[:300]) or type(value).__name__
 
 
 def _file(source, name, savedir):

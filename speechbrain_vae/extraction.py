@@ -4,15 +4,18 @@ import contextlib
 import json
 import logging
 import os
+import re
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
 from speechbrain_vae.dataio.audio import AudioError
 from speechbrain_vae.dataio.manifests import (
     audio_files,
+    printable,
     replacing,
     safe_ids,
     write_json,
@@ -40,8 +43,8 @@ def extract(
     """Encode every audio file below a folder.
 
     Given again, it keeps what is there, and encodes what is new, has changed or was
-    skipped; features of files that are gone go. What cannot be decoded is named in the
-    manifest and in the log, and left out.
+    skipped or lost; features of files that are gone go. What cannot be decoded is named
+    in the manifest and in the log, and left out.
 
     Arguments
     ---------
@@ -87,6 +90,8 @@ def extract(
     """
     if kind not in WRITERS:
         raise ValueError(f"format must be one of {', '.join(WRITERS)}; got {kind!r}")
+    if not os.fspath(out):
+        raise ValueError("give a folder to write to; . is the one you are in")
     folder, out = Path(folder), Path(out)
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}; give one with audio files")
@@ -109,6 +114,8 @@ def extract(
         wanted = _wanted(files)
         before = {entry["wav"]: entry for entry in read_manifest(out)}
         done = {wav: e for wav, e in before.items() if _is_current(e, wanted.get(wav))}
+        stored = writer.stored({entry["id"]: entry for entry in done.values()})
+        done = {wav: entry for wav, entry in done.items() if entry["id"] in stored}
         # First the manifest: what it does not name is not there.
         write_manifest(out, done.values())
         writer.resume(
@@ -128,7 +135,7 @@ def extract(
         write_manifest(out, manifest)
     skipped = [entry for entry in manifest if "skipped" in entry]
     for entry in skipped[:10]:
-        logger.warning("Skipped %s: %s", entry["wav"], entry["skipped"])
+        logger.warning("Skipped %s: %s", printable(entry["wav"]), entry["skipped"])
     if len(skipped) == len(manifest):
         raise ValueError(
             f"none of the {len(files)} files below {folder} can be used, "
@@ -168,6 +175,8 @@ def _extract_one(encoder, path, writer, utt, kind):
     if kind == "tokens":
         # Digital silence at the end is padding, which has no code.
         array = array[(array >= 0).all(1)]
+    elif not np.isfinite(array).all():
+        return {"skipped": "the model makes features of it that are not finite"}
     return {"frames": len(array), **writer.write(utt, array)}
 
 
@@ -194,7 +203,7 @@ def check_device(device: str):
     """
     try:
         torch.zeros(1, device=device).cpu()
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, ImportError) as error:
         raise ValueError(
             f"PyTorch cannot use the device {device!r} here; give cpu, or cuda where "
             "it has a GPU"
@@ -265,7 +274,7 @@ def check_settings(out, settings):
 def _read_settings(path):
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
+    except (ValueError, RecursionError):
         settings = None
     if not isinstance(settings, dict):
         raise ValueError(f"{path} is damaged; remove {path.parent} to extract anew")
@@ -277,28 +286,42 @@ def write_manifest(out, entries):
 
     Example
     -------
-    >>> write_manifest(getfixture("tmp_path"), [{"wav": "a.wav"}])
+    >>> write_manifest(getfixture("tmp_path"), [{"id": "a", "wav": "a.wav"}])
     >>> read_manifest(getfixture("tmp_path"))
-    [{'wav': 'a.wav'}]
+    [{'id': 'a', 'wav': 'a.wav'}]
     """
     with replacing(Path(out) / MANIFEST) as file:
         file.writelines(json.dumps(entry) + "\n" for entry in entries)
 
 
 def read_manifest(out):
-    """The lines of a manifest that were written wholly.
+    """The lines of a manifest that were written wholly, by :func:`extract`.
 
     Example
     -------
     >>> folder = getfixture("tmp_path")
-    >>> _ = (folder / MANIFEST).write_text('{"wav": "a"}\\n{"wav": "b')
+    >>> _ = (folder / MANIFEST).write_text('{"id": "a", "wav": "a.wav"}\\n{"id": "b')
     >>> read_manifest(folder)
-    [{'wav': 'a'}]
+    [{'id': 'a', 'wav': 'a.wav'}]
     """
     path = Path(out) / MANIFEST
     entries = []
     if path.exists():
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            with contextlib.suppress(ValueError):
+            with contextlib.suppress(ValueError, RecursionError):
                 entries.append(json.loads(line))
-    return [e for e in entries if isinstance(e, dict) and "wav" in e]
+    return [entry for entry in entries if _is_entry(entry)]
+
+
+def _is_entry(entry):
+    # IDs are names of files, to be removed where they are out of date: of this folder.
+    return (
+        isinstance(entry, dict)
+        and all(isinstance(entry.get(name), str) for name in ("id", "wav"))
+        and re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", entry["id"]) is not None
+        and all(_is_size(entry.get(name, 0)) for name in ("frames", "bytes", "end"))
+    )
+
+
+def _is_size(value):
+    return isinstance(value, int) and value >= 0

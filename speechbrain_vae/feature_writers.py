@@ -1,8 +1,9 @@
-"""Where extracted features go: one class a format, all with the same two calls.
+"""Where extracted features go: one class a format, all with the same three calls.
 
 ``write(utt, array)`` stores one utterance, wholly or not at all, and gives what the
-manifest remembers of it; ``resume(entries, dropped)`` is told of what was stored before
-by ID, and of the IDs whose features are out of date, and drops all but the first.
+manifest remembers of it; ``stored(entries)`` are the IDs of these entries of a manifest
+whose features are there indeed; ``resume(entries, dropped)`` is told of what stays by
+ID, and of the IDs whose features are out of date, and drops all but the first.
 """
 
 import contextlib
@@ -38,11 +39,19 @@ class NpyWriter:
     -------
     >>> writer = NpyWriter(getfixture("tmp_path"))
     >>> writer.write("a", np.zeros((3, 2)))
-    {'file': 'a.npy'}
+    {'file': 'a.npy', 'bytes': 176}
     """
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
+
+    def stored(self, entries):
+        """IDs whose files have their size."""
+        return {
+            utt
+            for utt, entry in entries.items()
+            if _size(self.folder / f"{utt}.npy") == entry.get("bytes")
+        }
 
     def resume(self, entries, dropped):
         """Remove the files that are out of date."""
@@ -57,7 +66,7 @@ class NpyWriter:
         np.save(memory, array)
         with replacing(self.folder / name, "wb") as file:
             file.write(memory.getbuffer())
-        return {"file": name}
+        return {"file": name, "bytes": len(memory.getbuffer())}
 
 
 class Hdf5Writer:
@@ -73,6 +82,27 @@ class Hdf5Writer:
         self.path = Path(folder) / "features.h5"
         self.file = None
 
+    def stored(self, entries):
+        """IDs whose data sets have all their frames."""
+        if not entries or not self.path.exists():
+            return set()
+        with self._open("r") as file:
+            return {
+                utt
+                for utt, entry in entries.items()
+                if utt in file and len(file[utt]) == entry["frames"]
+            }
+
+    def _open(self, mode):
+        try:
+            return self.h5py.File(self.path, mode)
+        except OSError as error:
+            raise ValueError(
+                f"{self.path} was damaged when the last extraction was interrupted "
+                f"({' '.join(str(error).split())}); remove {self.path.parent} to "
+                "extract anew"
+            ) from error
+
     def resume(self, entries, dropped):
         """Drop data sets that the manifest does not know."""
         if not entries:
@@ -80,14 +110,7 @@ class Hdf5Writer:
             self.h5py.File(empty, "w").close()
             with replacing(self.path, "wb") as file:
                 file.write(empty.getbuffer())
-        try:
-            self.file = self.h5py.File(self.path, "r+")
-        except OSError as error:
-            raise ValueError(
-                f"{self.path} was damaged when the last extraction was interrupted "
-                f"({' '.join(str(error).split())}); remove {self.path.parent} to "
-                "extract anew"
-            ) from error
+        self.file = self._open("r+")
         with self._room(0):
             for utt in self.file.keys() - entries.keys():
                 del self.file[utt]
@@ -128,17 +151,22 @@ class KaldiWriter:
         self.path = Path(folder) / "feats.ark"
         self.index = self.path.with_suffix(".scp")
 
+    def stored(self, entries):
+        """IDs of the index whose matrices are in the archive."""
+        size, known = _size(self.path) or 0, {utt for utt, _ in _lines(self.index)}
+        return {
+            utt
+            for utt, entry in entries.items()
+            if utt in known and entry.get("end", size + 1) <= size
+        }
+
     def resume(self, entries, dropped):
         """Cut off what was half written, and drop lines of the index."""
-        end = max((entry["end"] for entry in entries.values()), default=0)
-        for path in (self.path, self.index):
-            path.touch()
-        if self.path.stat().st_size < end:
-            raise ValueError(
-                f"{self.path} is shorter than the manifest says; remove "
-                f"{self.path.parent} to extract anew"
-            )
-        os.truncate(self.path, end)
+        if entries:
+            os.truncate(self.path, max(entry["end"] for entry in entries.values()))
+        else:
+            with replacing(self.path, "wb"):
+                pass
         _keep_lines(self.index, entries)
 
     def write(self, utt, array):
@@ -174,9 +202,16 @@ class TokensWriter:
     def __init__(self, folder: str | Path) -> None:
         self.path = Path(folder) / "tokens.txt"
 
+    def stored(self, entries):
+        """IDs whose lines have a code for each frame."""
+        return {
+            utt
+            for utt, line in _lines(self.path)
+            if utt in entries and len(line.split()) == 1 + entries[utt]["frames"]
+        }
+
     def resume(self, entries, dropped):
         """Drop lines that the manifest does not know, half a line among them."""
-        self.path.touch()
         _keep_lines(self.path, entries)
 
     def write(self, utt, array):
@@ -187,11 +222,25 @@ class TokensWriter:
         return {"file": self.path.name}
 
 
+def _size(path):
+    return path.stat().st_size if path.is_file() else None
+
+
+def _lines(path):
+    """Whole lines of a table, none where it is missing, each after its first word."""
+    if not path.is_file():
+        return
+    with open(path, encoding="utf-8", errors="replace") as file:
+        for line in file:
+            if line.endswith("\n") and line.strip():
+                yield line.split()[0], line
+
+
 def _keep_lines(path, ids):
     """Drop the lines of a table whose first words are none of these IDs."""
-    with open(path, encoding="utf-8") as old, replacing(path) as new:
-        for line in old:
-            if line.endswith("\n") and line.split(" ")[0].strip() in ids:
+    with replacing(path) as new:
+        for utt, line in _lines(path):
+            if utt in ids:
                 new.write(line)
 
 

@@ -38,7 +38,7 @@ class HubError(ValueError):
 def push(
     folder: str | Path,
     repo_id: str,
-    licence: str,
+    licence: str | None = None,
     private: bool = False,
     trust_code: bool = False,
 ) -> str:
@@ -52,9 +52,10 @@ def push(
         The export.
     repo_id : str
         ``user/name``.
-    licence : str
-        One of :data:`LICENCES`, for the weights. What they were trained on may leave
-        less choice than one would like.
+    licence : str, optional
+        One of :data:`LICENCES`, for the weights; the one that a LICENSE in the export
+        names where it is not given. What they were trained on may leave less choice
+        than one would like.
     private : bool
         Whether its owner alone may see it; a public repository is then refused.
     trust_code : bool
@@ -69,11 +70,17 @@ def push(
     ------
     ExportError, HubError
     """
-    if licence not in LICENCES:
-        raise HubError(f"licence must be one of {', '.join(LICENCES)}; got {licence!r}")
     folder = Path(folder)
     if not folder.is_dir():
         raise HubError(f"there is no folder {folder}; give one written by train.py")
+    for name in (*FILES, CARD, LICENCE, FIGURE):
+        _refuse_link_out(folder, name)
+    licence = licence or _licence_of(folder)
+    if licence not in LICENCES:
+        raise HubError(
+            f"give the licence of the weights, --license {', '.join(LICENCES)}; got "
+            f"{licence or 'none, and no LICENSE in the export names one'}"
+        )
     # What cannot be loaded is not worth an upload.
     read_export(folder, trust_code=trust_code)
     missing = [name for name in FILES if not (folder / name).is_file()]
@@ -82,7 +89,12 @@ def push(
             f"{folder} is an export of an older version, without {missing[0]}; give "
             "the command that trained it again to write a new one"
         )
-    card = (folder / CARD).read_text(encoding="utf-8")
+    if not (folder / CARD).is_file():
+        raise HubError(
+            f"{folder} has no model card {CARD}; write one, or give the command that "
+            "trained it again to write a new export"
+        )
+    card = _text(folder / CARD)
     contents: dict[str, Path | bytes] = {name: folder / name for name in FILES}
     contents[CARD] = published_card(card, repo_id, licence).encode()
     contents[LICENCE] = licence_text(licence, folder).encode()
@@ -127,6 +139,8 @@ def pull(repo_id: str, folder: str | Path, trust_code: bool = False) -> Path:
     ------
     ExportError, HubError
     """
+    if Path(folder).exists() and not Path(folder).is_dir():
+        raise HubError(f"{folder} is a file; give a folder to write to")
     names = [*FILES, CARD, LICENCE, FIGURE, *(f"{name}.ckpt" for name in LOADABLES)]
     with _hub_errors(repo_id, "download from"):
         # Of one commit. Asked for first: without an answer the client would take what
@@ -163,21 +177,46 @@ def licence_text(licence, folder):
     <BLANKLINE>
     """
     own = Path(folder) / LICENCE
-    identifier = _spdx(licence)
-    if own.is_file():
-        text = own.read_text(encoding="utf-8")
-        named = re.search(r"^SPDX-License-Identifier: *(\S+)", text, re.MULTILINE)
-        if named and named[1].lower() in LICENCES.keys() - {licence}:
+    if own.exists():
+        named = _licence_of(folder)
+        if named in LICENCES.keys() - {licence}:
             raise HubError(
-                f"{own} says {named[1]}, and you gave {licence}: give --license "
-                f"{named[1].lower()}, or delete the file if you may license the weights"
+                f"{own} says {named}, and you gave {licence}: give --license {named}, "
+                "or delete the file if you may license the weights"
             )
-        return text
+        return _text(own)
     name, url = LICENCES[licence]
     return (
-        f"SPDX-License-Identifier: {identifier}\n\n"
+        f"SPDX-License-Identifier: {_spdx(licence)}\n\n"
         f"The weights in this repository are under the {name}:\n{url}\n"
     )
+
+
+def _licence_of(folder):
+    """The licence that the LICENSE of an export names, in lower case."""
+    own = Path(folder) / LICENCE
+    text = _text(own) if own.exists() else ""
+    named = re.search(r"^SPDX-License-Identifier: *(\S+)", text, re.MULTILINE)
+    return named and named[1].lower()
+
+
+def _refuse_link_out(folder, name):
+    # A link in an export of somebody else could publish any file of this machine.
+    path = (folder / name).resolve()
+    # huggingface_hub keeps a model as links into the folder of its contents.
+    places = folder.resolve(), (folder / "../../blobs").resolve()
+    if path.parent not in places:
+        raise HubError(
+            f"{folder / name} is a link to {path}, outside of the export; put the file "
+            "there if it is to be published"
+        )
+
+
+def _text(path):
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise HubError(f"{path} is not text in UTF-8; save it as that") from None
 
 
 def _spdx(licence):
@@ -223,9 +262,9 @@ def main(argv=None):
     upload.add_argument(
         "--license",
         dest="licence",
-        required=True,
         choices=sorted(LICENCES),
-        help="of the weights; what they were trained on may restrict it",
+        help="of the weights, where no LICENSE in the export says it; what they were "
+        "trained on may restrict it",
     )
     upload.add_argument("--private", action="store_true", help="for you alone")
     download = commands.add_parser("pull", help="fetch a published export")

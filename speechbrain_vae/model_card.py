@@ -5,6 +5,7 @@ import re
 import shlex
 
 import ruamel.yaml
+import yaml
 from huggingface_hub import ModelCard
 from hyperpyyaml import resolve_references
 
@@ -133,6 +134,11 @@ def published_card(card: str, repo_id: str, licence: str) -> str:
     -------
     str
 
+    Raises
+    ------
+    ValueError
+        Its metadata cannot be read.
+
     Example
     -------
     >>> card = published_card(model_card({}, "train"), "ann/vae", "cc-by-4.0")
@@ -142,7 +148,13 @@ def published_card(card: str, repo_id: str, licence: str) -> str:
     card = _renamed(card.replace(PLACE, repo_id), repo_id)
     # An older speechbrain_vae may have left more in the command.
     card = _COMMAND.sub(lambda found: _without_places(found[0]), card)
-    parsed = ModelCard(card, ignore_metadata_errors=False)
+    try:
+        parsed = ModelCard(card, ignore_metadata_errors=False)
+    except (ValueError, yaml.YAMLError) as error:
+        raise ValueError(
+            "README.md: what stands between its first two lines --- is no YAML of a "
+            f"model card ({' '.join(str(error).split())}); mend it"
+        ) from error
     parsed.data["license"] = licence
     return str(parsed)
 

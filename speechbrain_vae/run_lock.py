@@ -38,6 +38,8 @@ def run_lock(folder: str | Path):
     ------
     RunLockError
         Another process has it, here or on another machine that shares the disk.
+    OSError
+        The folder cannot be made or written, or its lock is a link.
 
     Example
     -------
@@ -48,12 +50,12 @@ def run_lock(folder: str | Path):
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    path = (folder / LOCK).resolve()
+    path = folder.resolve() / LOCK
     if path in _held:
         # Opened again and closed, the file would take the lock with it.
         yield
         return
-    with open(path, "a+", encoding="utf-8") as file:
+    with open(path, "a+", encoding="utf-8", opener=_no_link) as file:
         try:
             if fcntl is not None:
                 # Of the process, not of the file: workers that outlive a killed run
@@ -91,6 +93,10 @@ def hold_run_lock(folder):
     >>> hold_run_lock(getfixture("tmp_path") / "run")
     """
     _until_exit.enter_context(run_lock(folder))
+
+
+def _no_link(path, flags):
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
 def _owner(file):

@@ -18,6 +18,7 @@ from ruamel.yaml.constructor import SafeConstructor
 from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
 
 from speechbrain_vae.allocation_limit import AllocationLimit
+from speechbrain_vae.dataio.manifests import printable
 
 PACKAGES = (
     "speechbrain_vae.lobes",
@@ -34,12 +35,16 @@ EXCLUDED = (
     "speechbrain_vae.lobes.front_ends",
     "speechbrain_vae.lobes.pooled",
     "torch.nn.parallel",
+    "torch.nn.modules.transformer",
+    "speechbrain.lobes.features.Leaf",
+    "speechbrain.lobes.features.MFCC",
+    "speechbrain.nnet.attention.PrecomputedRoPESinusoids",
     "speechbrain.nnet.complex_networks",
     "speechbrain.nnet.quantisers",
     "speechbrain.nnet.quaternion_networks",
 )
-"""Modules of these packages whose classes are no parts of a model: they read other
-exports, need other processes, or take memory before it can be refused."""
+"""Modules and classes of these packages that are no parts of a model: they read other
+exports, need other processes, or take memory or time before it can be refused."""
 
 PRETRAINERS = (
     "speechbrain_vae.weights.SafetensorsPretrainer",
@@ -65,6 +70,10 @@ class UnsafeYAMLError(ValueError):
     """A document asks for something that a model does not need; it was not loaded."""
 
 
+class DamagedYAMLError(ValueError):
+    """A document is no YAML of a model at all."""
+
+
 def load_model_yaml(text: str, limit: AllocationLimit | None = None) -> dict:
     """Build what a YAML describes, if it describes models alone.
 
@@ -84,6 +93,8 @@ def load_model_yaml(text: str, limit: AllocationLimit | None = None) -> dict:
 
     Raises
     ------
+    DamagedYAMLError
+        It is no YAML, or no mapping.
     UnsafeYAMLError
         Naming the tag and its line. Nothing was built.
     MemoryError
@@ -100,6 +111,13 @@ def load_model_yaml(text: str, limit: AllocationLimit | None = None) -> dict:
     """
     if len(text) > MAX_SIZE:
         raise UnsafeYAMLError(f"it has more than {MAX_SIZE} characters")
+    # They could give another meaning to every tag.
+    directive = re.search(r"^%.*", text, re.MULTILINE)
+    if directive:
+        line = text.count("\n", 0, directive.start()) + 1
+        raise UnsafeYAMLError(
+            f"line {line}: the directive {printable(directive[0][:80])} is refused"
+        )
     yaml = YAML(typ="safe", pure=True)
     yaml.Constructor = _ModelConstructor
     try:
@@ -111,10 +129,10 @@ def load_model_yaml(text: str, limit: AllocationLimit | None = None) -> dict:
         ) from None
     # A parser that others feed may fail in any way.
     except Exception as error:
-        reason = " ".join(str(error).split())[:300]
-        raise UnsafeYAMLError(f"it is not YAML: {reason}") from error
+        reason = printable(" ".join(str(error).split())[:300])
+        raise DamagedYAMLError(f"it is not YAML: {reason}") from error
     if not isinstance(root, MappingNode):
-        raise UnsafeYAMLError("it is not a mapping from names to values")
+        raise DamagedYAMLError("it is not a mapping from names to values")
     _Check(root)
     constructor.limit = limit
     with limit or contextlib.nullcontext():
@@ -168,7 +186,7 @@ def _is_part(found):
         isinstance(found, type)
         and issubclass(found, torch.nn.Module)
         and _inside(found.__module__, PACKAGES)
-        and not _inside(found.__module__, EXCLUDED)
+        and not _inside(f"{found.__module__}.{found.__qualname__}", EXCLUDED)
     )
 
 
@@ -257,7 +275,8 @@ class _Check:
     def refusal(node, what, allowed=""):
         detail = f" ({allowed})" if allowed else ""
         return UnsafeYAMLError(
-            f"line {node.start_mark.line + 1}: {what} is refused{detail}"
+            f"line {node.start_mark.line + 1}: {printable(what)} is refused"
+            f"{printable(detail)}"
         )
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import pickle
 import zipfile
 from pathlib import Path
 
@@ -74,7 +75,11 @@ def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
     if Path(path).suffix == EXTENSION:
         return safetensors.torch.load_file(path)
     _refuse_compressed(path)
-    return torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        # PyTorch's own text advises to run what is in it.
+        raise ValueError("it holds more than tensors") from None
 
 
 def fill(module: torch.nn.Module, state: dict[str, torch.Tensor]):

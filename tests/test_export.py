@@ -13,6 +13,7 @@ from conftest import tiny_model
 from speechbrain_vae.export import ExportError, read_export, write_export
 from speechbrain_vae.inference import FeatureEncoder
 from speechbrain_vae.lobes.frozen import FrozenEncoder
+from speechbrain_vae.safe_yaml import load_model_yaml
 from speechbrain_vae.weights import sha256
 
 ROOT_YAMLS = ("vae.yaml", "vqvae.yaml", "ae.yaml", "apc.yaml", "dae.yaml")
@@ -272,6 +273,82 @@ def test_a_model_of_endless_blocks_is_refused(tiny_export):
     rewrite(tiny_export, ("blocks: 1", "blocks: 1000000000"))
     with pytest.raises(ExportError, match="takes more than the"):
         read_export(tiny_export)
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        "!new:speechbrain_vae.lobes.encoders.RecurrentEncoder\n"
+        "    hidden_size: 2\n    num_layers: 1000000000",
+        "!new:speechbrain_vae.lobes.two_way.TwoWayEncoder\n"
+        "    hidden_size: 2\n    num_layers: 1000000000",
+        "!new:torch.nn.TransformerEncoder [null, 1000000000]",
+        "!new:speechbrain.lobes.features.MFCC\n    n_mfcc: 30000\n    n_mels: 30000",
+        "!new:speechbrain_vae.lobes.features.LogMel\n    sample_rate: 4000000000",
+    ],
+)
+def test_a_part_of_endless_size_is_refused(tiny_export, extra):
+    with open(tiny_export / "hyperparams.yaml", "a", encoding="utf-8") as file:
+        file.write(f"extra: {extra}\n")
+    with pytest.raises(ExportError):
+        read_export(tiny_export)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("utterance", "shrunk", "no statistics yet"),
+        ("utterance", "global", "no statistics yet"),
+        ("blocks: 1", "blocks: 1\n    activation: !name:torch.nn.Flatten", ""),
+        (
+            "blocks: 1",
+            "blocks: 1\n    activation: !name:torch.nn.Threshold [0.1, .inf]",
+            "not finite",
+        ),
+    ],
+)
+def test_modules_that_do_not_work_together_are_refused(tiny_export, old, new, message):
+    rewrite(tiny_export, (old, new))
+    with pytest.raises(ExportError, match=f"do not work together.*{message}"):
+        read_export(tiny_export)
+
+
+@pytest.mark.parametrize("std", [0.0, -1.0, 1e-40])
+def test_statistics_that_cannot_be_are_refused(std, tmp_path):
+    hparams, text = tiny_model("global")
+    hparams["features"].std.fill_(std)
+    export = write_export(tmp_path, text, hparams["features"], hparams["autoencoder"])
+    with pytest.raises(ExportError, match="do not work together .*(finite|positive)"):
+        read_export(export)
+
+
+def test_absurd_weights_are_refused(tiny_export):
+    path = tiny_export / "autoencoder.safetensors"
+    state = safetensors.torch.load_file(path)
+    for value in state.values():
+        if value.is_floating_point():
+            value.fill_(1e38)
+    safetensors.torch.save_file(state, path)
+    rewrite(tiny_export)
+    with pytest.raises(ExportError, match="features that are not finite"):
+        read_export(tiny_export)
+
+
+def test_to_load_an_export_leaves_the_seed_of_what_follows(tiny_export):
+    torch.manual_seed(0)
+    load_model_yaml((tiny_export / "hyperparams.yaml").read_text())
+    expected = torch.rand(1)
+    torch.manual_seed(0)
+    read_export(tiny_export)
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_a_pickle_is_refused_without_pytorchs_advice_to_run_it(tiny_export, tmp_path):
+    version_1(tiny_export)
+    torch.save({"a": Payload(tmp_path / "executed")}, tiny_export / "features.ckpt")
+    with pytest.raises(ExportError, match="it holds more than tensors") as error:
+        read_export(tiny_export)
+    assert "weights_only" not in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -263,7 +263,14 @@ def test_damaged_settings_are_named_in_one_line(text, corpus, tiny_export, tmp_p
         extract(tiny_export, corpus, out, progress=False)
 
 
-@pytest.mark.parametrize("text", ["", "\0\0\0\n", "[]\n7\n", '{"id": "ann-1"}\n'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "\0\0\0\n", "[]\n7\n", '{"id": "ann-1"}\n', "[" * 10**5 + "\n"),
+        '{"id": ["ann-1"], "wav": "ann/1.wav"}\n',
+        '{"id": "ann-1", "wav": "ann/1.wav", "frames": "x"}\n',
+    ],
+)
 def test_damaged_lines_of_the_manifest_are_written_again(
     text, corpus, tiny_export, tmp_path
 ):
@@ -274,12 +281,78 @@ def test_damaged_lines_of_the_manifest_are_written_again(
     check("npy", out, corpus, tiny_export)
 
 
-def test_what_is_missing_of_an_archive_is_said(corpus, tiny_export, tmp_path):
+@pytest.mark.parametrize(
+    ("kind", "name", "size"),
+    [
+        ("npy", "ann-1.npy", None),
+        ("npy", "ann-1.npy", 200),
+        ("hdf5", "features.h5", None),
+        ("kaldi", "feats.ark", None),
+        ("kaldi", "feats.ark", 100),
+        ("kaldi", "feats.scp", 20),
+    ],
+)
+def test_what_was_lost_is_written_again(
+    kind, name, size, corpus, tiny_export, tmp_path
+):
+    out = tmp_path / "out"
+    pytest.importorskip({"hdf5": "h5py", "kaldi": "kaldiio"}.get(kind, "numpy"))
+    extract(tiny_export, corpus, out, kind, progress=False)
+    if size is None:
+        (out / name).unlink()
+    else:
+        os.truncate(out / name, size)
+    extract(tiny_export, corpus, out, kind, progress=False)
+    check(kind, out, corpus, tiny_export)
+
+
+def test_lost_tokens_are_written_again(corpus, discrete_export, tmp_path):
+    out = tmp_path / "out"
+    extract(discrete_export, corpus, out, "tokens", progress=False)
+    lines = (out / "tokens.txt").read_text().splitlines()
+    (out / "tokens.txt").write_text("\n".join([lines[0], lines[1][:-4], ""]))
+    extract(discrete_export, corpus, out, "tokens", progress=False)
+    assert sorted((out / "tokens.txt").read_text().splitlines()) == sorted(lines)
+
+
+def test_a_manifest_of_somebody_else_deletes_nothing(corpus, tiny_export, tmp_path):
+    out, victim = tmp_path / "out", tmp_path / "victim.npy"
+    out.mkdir()
+    victim.touch()
+    (out / MANIFEST).write_text('{"wav": "gone.wav", "id": "../victim"}\n')
+    extract(tiny_export, corpus, out, progress=False)
+    assert victim.exists()
+
+
+@pytest.mark.parametrize("name", ["run.lock", "ann-1.npy.tmp", "feats.ark"])
+def test_links_that_wait_in_the_folder_are_not_followed(
+    name, corpus, tiny_export, tmp_path
+):
     pytest.importorskip("kaldiio")
-    extract(tiny_export, corpus, tmp_path, "kaldi", progress=False)
-    os.truncate(tmp_path / "feats.ark", 100)
-    with pytest.raises(ValueError, match="feats.ark is shorter than the manifest says"):
-        extract(tiny_export, corpus, tmp_path, "kaldi", progress=False)
+    out, victim = tmp_path / "out", tmp_path / "victim"
+    out.mkdir()
+    victim.write_text("mine")
+    (out / name).symlink_to(victim)
+    kind = "kaldi" if name == "feats.ark" else "npy"
+    with contextlib.suppress(OSError):
+        extract(tiny_export, corpus, out, kind, progress=False)
+    assert victim.read_text() == "mine"
+
+
+def test_features_that_are_not_finite_are_not_written(
+    corpus, tiny_export, tmp_path, monkeypatch
+):
+    def broken(encoder, path):
+        yield torch.full((3, 8), float("nan")), None
+
+    monkeypatch.setattr(FeatureEncoder, "stream_file", broken)
+    with pytest.raises(ValueError, match="none of the 5 .* are not finite"):
+        extract(tiny_export, corpus, tmp_path / "out", progress=False)
+
+
+def test_nothing_is_no_folder_to_write_to(corpus, tiny_export):
+    with pytest.raises(ValueError, match="give a folder to write to"):
+        extract(tiny_export, corpus, "", progress=False)
 
 
 def test_tokens_are_those_of_the_encoder(corpus, discrete_export, tmp_path, capsys):

@@ -160,7 +160,7 @@ def test_a_pulled_model_is_pushed_under_its_new_name_and_its_licence(
     run("str(pull({repo!r}, {to!r}))", repo=published, to=pulled)
     code = "push({export!r}, {repo!r}, {licence!r})"
     answer = run(code, export=pulled, repo=second, licence="cc-by-4.0")
-    assert "LICENSE says MIT, and you gave cc-by-4.0" in answer["error"], answer
+    assert "LICENSE says mit, and you gave cc-by-4.0" in answer["error"], answer
     assert "--license mit" in answer["error"] and second not in hub.repos
     assert "value" in run(code, export=pulled, repo=second, licence="mit")
     files = hub.repos[second]
@@ -235,6 +235,46 @@ def test_a_private_repository_is_for_those_with_a_token(
 def test_what_goes_wrong_ends_in_one_line(run, code, words, tmp_path):
     answer = run(code, folder=tmp_path)
     assert words in answer["error"] and "\n" not in answer["error"], answer
+
+
+@pytest.mark.parametrize("name", ["README.md", "LICENSE", "test.png"])
+def test_what_a_link_leads_to_is_not_published(run, hub, name, tiny_export, tmp_path):
+    secret = tmp_path / "secret.txt"
+    secret.write_text("mine")
+    (tiny_export / "README.md").write_text(CARD)
+    (tiny_export / name).unlink(missing_ok=True)
+    (tiny_export / name).symlink_to(secret)
+    done = run("push({export!r}, 'ann/links', 'mit')", export=str(tiny_export))
+    assert f"{name} is a link to" in done["error"] and "ann/links" not in hub.repos
+
+
+def test_a_licence_in_the_export_need_not_be_given(run, hub, tiny_export):
+    (tiny_export / "README.md").write_text(CARD)
+    push = "push({export!r}, 'ann/licensed')"
+    done = run(push, export=str(tiny_export))
+    assert "give the licence of the weights" in done["error"]
+    (tiny_export / "LICENSE").write_text("SPDX-License-Identifier: CC-BY-4.0\n")
+    assert "value" in run(push, export=str(tiny_export))
+    assert b"license: cc-by-4.0" in hub.repos["ann/licensed"]["README.md"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("README.md", None, "has no model card README.md"),
+        ("README.md", b"\xff", "README.md is not text in UTF-8"),
+        ("README.md", b"---\na: [\n---\n", "README.md: what stands between"),
+        ("LICENSE", b"\xff", "LICENSE is not text in UTF-8"),
+    ],
+)
+def test_a_card_that_cannot_be_read_is_named(run, name, content, message, tiny_export):
+    (tiny_export / "README.md").write_text(CARD)
+    if content is None:
+        (tiny_export / name).unlink()
+    else:
+        (tiny_export / name).write_bytes(content)
+    done = run("push({export!r}, 'ann/damaged', 'mit')", export=str(tiny_export))
+    assert message in done["error"] and "\n" not in done["error"]
 
 
 def test_without_a_token_nothing_is_pushed(run, hub, tiny_export):

@@ -5,7 +5,12 @@ import torch
 from hyperpyyaml import load_hyperpyyaml
 
 from speechbrain_vae.allocation_limit import AllocationLimit
-from speechbrain_vae.safe_yaml import UnsafeYAMLError, load_model_yaml, model_class
+from speechbrain_vae.safe_yaml import (
+    DamagedYAMLError,
+    UnsafeYAMLError,
+    load_model_yaml,
+    model_class,
+)
 
 HOSTILE = {
     "apply": "a: !apply:os.system [touch {marker}]",
@@ -161,8 +166,24 @@ stack: !new:torch.nn.Sequential [!ref <layer>, !new:torch.nn.GELU ]
 
 @pytest.mark.parametrize("text", ["", "- a", "a: [", "\x00", "a: 1\n---\nb: 2"])
 def test_what_is_no_yaml_of_a_model_is_refused(text):
-    with pytest.raises(UnsafeYAMLError):
+    with pytest.raises(DamagedYAMLError):
         load_model_yaml(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["%TAG ! tag:x,2000:\n---\na: 1", "%YAML 1.1\n---\na: 1"]
+)
+def test_directives_are_refused_by_name(text):
+    with pytest.raises(
+        UnsafeYAMLError, match="line 1: the directive %(TAG|YAML) "
+    ):
+        load_model_yaml(text)
+
+
+def test_a_refusal_cannot_write_to_the_terminal():
+    with pytest.raises(UnsafeYAMLError) as error:
+        load_model_yaml('a: !ref "<\\e[2Jfine\\u202e>"')
+    assert str(error.value).isprintable()
 
 
 def test_a_class_counts_by_where_it_is_defined():

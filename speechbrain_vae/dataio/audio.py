@@ -18,8 +18,12 @@ import soundfile
 BLOCK_SECONDS = 30.0
 """Length of the blocks in which a file passes through memory."""
 
-MIN_SAMPLE_RATE = 1000
-"""Lower rates are not audio but broken headers."""
+MIN_SAMPLE_RATE, MAX_SAMPLE_RATE = 1000, 1_000_000
+"""Other rates are not audio but broken headers."""
+
+MAX_SAMPLE = 1e10
+"""Larger samples are not audio either; of an integer that was not scaled they are
+2^31 at most, and the energy of 1e18 is more than a float32 holds."""
 
 _LOSSY = {"MP3", "OGG"}
 _LOST_SECONDS = 0.1
@@ -75,11 +79,14 @@ def open_audio(path: str | Path):
     speechbrain_vae.dataio.audio.AudioError: not decodable...
     """
     try:
+        # A pipe would be waited for, and a device has no end.
+        if not (os.path.isfile(path) or os.path.isdir(path)) and os.path.exists(path):
+            raise AudioError("not a file")
         with open(path, "rb") as raw:
             if not raw.read(1):
                 raise AudioError("empty file")
         with soundfile.SoundFile(os.fspath(path)) as file:
-            if file.samplerate < MIN_SAMPLE_RATE:
+            if not MIN_SAMPLE_RATE <= file.samplerate <= MAX_SAMPLE_RATE:
                 raise AudioError(f"sample rate of {file.samplerate} Hz")
             _refuse_cut_wav(file)
             if file.format == "OGG":
@@ -141,7 +148,8 @@ def blocks(file, frames: int | None = None):
     Raises
     ------
     AudioError
-        Samples that are not finite, or a file that ends before its header says.
+        Samples that are not finite or beyond :data:`MAX_SAMPLE`, or a file that ends
+        before its header says.
 
     Example
     -------
@@ -157,8 +165,7 @@ def blocks(file, frames: int | None = None):
         block = file.read(frames, dtype="float32", always_2d=True)
         if not len(block):
             break
-        if not np.isfinite(block).all():
-            raise AudioError("non-finite samples")
+        _refuse_samples(block)
         total += len(block)
         yield block
     if total < file.frames - _LOST_SECONDS * file.samplerate:
@@ -166,6 +173,14 @@ def blocks(file, frames: int | None = None):
             f"truncated: {total / file.samplerate:.1f} of "
             f"{file.frames / file.samplerate:.1f} s decode"
         )
+
+
+def _refuse_samples(samples):
+    peak = np.abs(samples).max(initial=0)
+    if not np.isfinite(peak):
+        raise AudioError("non-finite samples")
+    if peak > MAX_SAMPLE:
+        raise AudioError(f"samples of {peak:.0e}, which is no audio")
 
 
 def read(path: str | Path):
@@ -339,8 +354,7 @@ def load_entry(entry: dict):
             wav = file.read(count, dtype="float32", always_2d=True)
         if not len(wav) or (stop is not None and len(wav) < count):
             raise AudioError(f"only {len(wav)} samples after sample {start}")
-        if not np.isfinite(wav).all():
-            raise AudioError("non-finite samples")
+        _refuse_samples(wav)
     except AudioError as error:
         raise AudioError(
             f"{entry['wav']}: {error}; it changed since the corpus was prepared"

@@ -210,6 +210,11 @@ def audio_files(folder: str | Path, extensions: tuple[str, ...] = AUDIO_EXTENSIO
         Pairs of the absolute path and the path relative to ``folder`` with
         forward slashes.
 
+    Raises
+    ------
+    PermissionError
+        A folder cannot be read.
+
     Example
     -------
     >>> folder = getfixture("tmp_path")
@@ -222,7 +227,7 @@ def audio_files(folder: str | Path, extensions: tuple[str, ...] = AUDIO_EXTENSIO
     links, seen = [], set()
     roots = [folder]  # the tree itself, then the folders its links lead to
     while roots:
-        for parent, folders, names in os.walk(roots.pop(0)):
+        for parent, folders, names in os.walk(roots.pop(0), onerror=_refuse_locked):
             identity = os.path.realpath(parent)
             if identity in seen or GENERATED_MARKER in names:
                 folders.clear()
@@ -246,6 +251,12 @@ def audio_files(folder: str | Path, extensions: tuple[str, ...] = AUDIO_EXTENSIO
         for path in found.values()
     )
     return sorted(pairs, key=lambda pair: pair[1])
+
+
+def _refuse_locked(error):
+    # Of a corpus that is only half there nobody would know.
+    if isinstance(error, PermissionError):
+        raise error
 
 
 def safe_ids(relative_paths) -> dict[str, str]:
@@ -400,7 +411,9 @@ def replacing(path: str | Path, mode: str = "w", suffix: str = ".tmp"):
     temporary = Path(f"{path}{suffix}")
     encoding = None if "b" in mode else "utf-8"
     try:
-        with open(temporary, mode, encoding=encoding) as file:
+        # A new file: what a link of this name leads to is not ours to write.
+        temporary.unlink(missing_ok=True)
+        with open(temporary, mode.replace("w", "x"), encoding=encoding) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

@@ -177,18 +177,22 @@ class RecurrentDecoder(torch.nn.Module):
         self.stride = stride
         self.output_size = output_size
         self.residual = residual
-        width = hidden_size * (2 if bidirectional else 1)
-        sizes = [input_size] + [width] * num_layers
+        if num_layers < 0:
+            raise ValueError(f"num_layers must be 0 or more; got {num_layers}")
         self.rnns, self.finishes = recurrent_layers(
             cell,
-            sizes[:-1],
+            input_size,
             hidden_size,
+            num_layers,
             bidirectional,
             normalisation,
             activation=activation,
             dropout=dropout,
         )
-        self.output = torch.nn.Linear(sizes[-1], stride * output_size)
+        width = hidden_size * (2 if bidirectional else 1)
+        self.output = torch.nn.Linear(
+            width if num_layers else input_size, stride * output_size
+        )
 
     def forward(
         self,

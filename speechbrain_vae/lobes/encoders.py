@@ -226,6 +226,8 @@ class RecurrentEncoder(Encoder):
                 "lookahead must be 0 or more, and 0 where both directions are read; "
                 f"got lookahead={lookahead} with bidirectional={bidirectional}"
             )
+        if num_layers < 1:
+            raise ValueError(f"num_layers must be at least 1; got {num_layers}")
         self.stride = stride
         self.lookahead = lookahead
         self.input_size = input_size
@@ -233,8 +235,9 @@ class RecurrentEncoder(Encoder):
         self.residual = residual
         self.rnns, self.finishes = recurrent_layers(
             cell,
-            [stride * input_size] + [self.output_size] * (num_layers - 1),
+            stride * input_size,
             hidden_size,
+            num_layers,
             bidirectional,
             normalisation,
             activation=activation,

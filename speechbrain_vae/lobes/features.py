@@ -3,6 +3,7 @@
 import torch
 from speechbrain.lobes.features import Fbank
 
+from speechbrain_vae.dataio.audio import MAX_SAMPLE_RATE, MIN_SAMPLE_RATE
 from speechbrain_vae.nnet.lengths import count_mask, frame_counts
 
 NORMALISATIONS = ("utterance", "shrunk", "global", "none")
@@ -65,8 +66,13 @@ class LogMel(torch.nn.Module):
             )
         if not 0 <= shrinkage <= 1:
             raise ValueError(f"shrinkage must be from 0 to 1; got {shrinkage}")
+        if not MIN_SAMPLE_RATE <= sample_rate <= MAX_SAMPLE_RATE:
+            raise ValueError(
+                f"sample_rate must be from {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE} Hz; "
+                f"got {sample_rate}"
+            )
         hop = sample_rate * hop_length / 1000
-        if hop != int(hop):
+        if hop != int(hop) or hop < 1:
             raise ValueError(
                 f"hop_length must be a whole number of samples; {hop_length} ms at "
                 f"{sample_rate} Hz is {hop} samples"
@@ -86,6 +92,11 @@ class LogMel(torch.nn.Module):
         self.hop_samples = int(hop)
         # 512 points would interpolate the spectrum; a window's length does not.
         n_fft = int(sample_rate * win_length / 1000)
+        if n_fft < 2 or n_mels < 1:
+            raise ValueError(
+                "win_length must be at least 2 samples, and n_mels at least 1; got "
+                f"{win_length} ms and {n_mels}"
+            )
         self.fbank = Fbank(
             sample_rate=sample_rate,
             n_fft=n_fft,
@@ -172,13 +183,8 @@ class LogMel(torch.nn.Module):
         counts = frame_counts(lengths, len(feats), feats.shape[1], feats.device)
         counts = counts.to(feats.device)
         mask = count_mask(counts, feats.shape[1]).unsqueeze(-1)
-        if self.needs_statistics and not self.has_statistics:
-            raise RuntimeError(
-                f"LogMel(normalisation={self.normalisation!r}) has no statistics yet: "
-                "train.py sets them from the training set; elsewhere call "
-                "set_statistics()"
-            )
         if self.normalisation == "global":
+            self.check_statistics()
             feats = (feats - self.mean) / self.std
         elif self.normalisation != "none":
             n = counts.clamp(min=1).view(-1, 1, 1)
@@ -191,9 +197,32 @@ class LogMel(torch.nn.Module):
     def shrink(self, mean: torch.Tensor, std: torch.Tensor):
         """Statistics to normalise with, from those of an utterance, [..., F] in dB."""
         if self.shrinkage:
+            self.check_statistics()
             mean = mean.lerp(self.mean, self.shrinkage)
             std = std.lerp(self.std, self.shrinkage)
         return mean, std.clamp(min=1e-5)
+
+    def check_statistics(self):
+        """Refuse to go on without the training set's mean and standard deviation.
+
+        Raises
+        ------
+        RuntimeError
+            They were not set.
+
+        Example
+        -------
+        >>> LogMel(normalisation="global").check_statistics()
+        Traceback (most recent call last):
+          ...
+        RuntimeError: LogMel(normalisation='global') has no statistics yet: ...
+        """
+        if not self.has_statistics:
+            raise RuntimeError(
+                f"LogMel(normalisation={self.normalisation!r}) has no statistics yet: "
+                "train.py sets them from the training set; elsewhere call "
+                "set_statistics()"
+            )
 
     def set_statistics(self, mean, std):
         """Store the training set's mean and standard deviation, each [F], in dB."""

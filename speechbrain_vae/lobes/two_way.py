@@ -64,17 +64,19 @@ class TwoWayEncoder(Encoder):
         super().__init__()
         if gap < 0:
             raise ValueError(f"gap must be 0 or more output frames; got {gap}")
+        if num_layers < 1:
+            raise ValueError(f"num_layers must be at least 1; got {num_layers}")
         self.stride = stride
         self.gap = gap
         self.input_size = input_size
         self.output_size = 2 * hidden_size
         self.residual = residual
-        sizes = [stride * input_size] + [hidden_size] * (num_layers - 1)
         one_way = functools.partial(
             recurrent_layers,
             cell,
-            sizes,
+            stride * input_size,
             hidden_size,
+            num_layers,
             normalisation=normalisation,
             activation=activation,
             dropout=dropout,

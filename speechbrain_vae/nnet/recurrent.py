@@ -33,8 +33,9 @@ class BothWays(torch.nn.Module):
 
 def recurrent_layers(
     cell: type,
-    sizes: list[int],
+    input_size: int,
     hidden_size: int,
+    num_layers: int,
     bidirectional: bool = False,
     normalisation: str = "none",
     **finish_options,
@@ -45,10 +46,11 @@ def recurrent_layers(
     ---------
     cell : type
         ``torch.nn.GRU`` or ``torch.nn.LSTM``.
-    sizes : list of int
-        Size of the input of each layer.
+    input_size : int
+        Size of the input of the first layer.
     hidden_size : int
         Of each direction of a layer.
+    num_layers : int
     bidirectional : bool
         Whether each layer also reads backwards.
     normalisation : str
@@ -65,14 +67,15 @@ def recurrent_layers(
     cell = GRU if cell is torch.nn.GRU else cell
     rnns, finishes = torch.nn.ModuleList(), torch.nn.ModuleList()
     number = 2 if bidirectional else 1
-    for size in sizes:
-        ways = [cell(size, hidden_size, batch_first=True) for _ in range(number)]
+    for _ in range(num_layers):
+        ways = [cell(input_size, hidden_size, batch_first=True) for _ in range(number)]
         if normalisation == "weight":
             for rnn in ways:
                 weight_norm(rnn, "weight_ih_l0")
                 weight_norm(rnn, "weight_hh_l0")
         rnns.append(BothWays(*ways) if bidirectional else ways[0])
-        finishes.append(Finish(number * hidden_size, normalisation, **finish_options))
+        input_size = number * hidden_size
+        finishes.append(Finish(input_size, normalisation, **finish_options))
     return rnns, finishes
 
 

@@ -1,3 +1,4 @@
+import os
 import shutil
 import subprocess
 
@@ -150,3 +151,29 @@ def test_an_interrupted_conversion_leaves_nothing_behind(tmp_path, monkeypatch):
     with pytest.raises(audio.AudioError, match="non-finite"):
         audio.convert(tmp_path / "a.wav", tmp_path / "b")
     assert [path.name for path in tmp_path.iterdir()] == ["a.wav"]
+
+
+@pytest.mark.parametrize("rate", [1, 40_000_000, 2**31 - 1])
+def test_a_header_with_an_absurd_rate_is_refused(rate, tmp_path):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.ones(9000) / 9, 16000)
+    data = bytearray(path.read_bytes())
+    data[24:28] = rate.to_bytes(4, "little")
+    path.write_bytes(data)
+    with pytest.raises(audio.AudioError, match=f"sample rate of {rate} Hz"):
+        audio.load(path)
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.wav")
+    (tmp_path / "b.wav").symlink_to("/dev/zero")
+    for name in ("a.wav", "b.wav"):
+        with pytest.raises(audio.AudioError, match="not a file"):
+            audio.load(tmp_path / name)
+
+
+def test_samples_that_no_float_can_square_are_refused(tmp_path):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.full(9000, 1e30), 16000, subtype="FLOAT")
+    with pytest.raises(audio.AudioError, match=r"samples of 1e\+30, which is no audio"):
+        audio.load(path)

@@ -9,7 +9,7 @@ from speechbrain_vae.nnet.recurrent import recurrent_layers, run_layers
 @pytest.mark.parametrize("cell", (torch.nn.GRU, torch.nn.LSTM))
 def test_both_ways_is_torchs_bidirectional_layer_on_a_packed_sequence(cell):
     torch.manual_seed(0)
-    layers = recurrent_layers(cell, [5], 4, bidirectional=True)
+    layers = recurrent_layers(cell, 5, 4, 1, bidirectional=True)
     ours = layers[0][0]
     theirs = cell(5, 4, batch_first=True, bidirectional=True)
     theirs.load_state_dict(
@@ -25,7 +25,7 @@ def test_both_ways_is_torchs_bidirectional_layer_on_a_packed_sequence(cell):
 
 
 def test_an_utterance_of_padding_alone_gives_zeros():
-    layers = recurrent_layers(torch.nn.GRU, [5], 4, bidirectional=True)
+    layers = recurrent_layers(torch.nn.GRU, 5, 4, 1, bidirectional=True)
     mask = torch.tensor([[True] * 3, [False] * 3])
     (out,) = run_layers(*layers, torch.randn(2, 3, 5), mask, residual=False)
     assert out[0].abs().sum() > 0 and out[1].abs().sum() == 0
@@ -34,7 +34,7 @@ def test_an_utterance_of_padding_alone_gives_zeros():
 def test_what_follows_a_layer_is_normalised_and_activated():
     mask = torch.tensor([[True] * 4, [True, False, False, False]])
     options = {"normalisation": "layer", "activation": torch.nn.ReLU}
-    layers = recurrent_layers(torch.nn.GRU, [5, 4], 4, **options)
+    layers = recurrent_layers(torch.nn.GRU, 5, 4, 2, **options)
     first, second = run_layers(*layers, torch.randn(2, 4, 5), mask, residual=True)
     assert first.min() == 0 and (first[:, 0] > 0).any()
     # Of a layer norm, mean zero: at least one of each frame is cut, and what the
@@ -46,7 +46,7 @@ def test_what_follows_a_layer_is_normalised_and_activated():
 def test_weight_normalisation_learns_length_and_direction(bidirectional):
     torch.manual_seed(0)
     layers = recurrent_layers(
-        torch.nn.LSTM, [5], 4, bidirectional, normalisation="weight"
+        torch.nn.LSTM, 5, 4, 1, bidirectional, normalisation="weight"
     )
     names = [name for name, _ in layers[0].named_parameters() if "ih_l0" in name]
     assert sum("original0" in name for name in names) == 1 + bidirectional
