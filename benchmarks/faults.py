@@ -46,6 +46,9 @@ HOSTILE = {
     "a model that names another": (
         "!new:speechbrain_vae.lobes.frozen.FrozenEncoder [evil/model]"
     ),
+    "a billion layers": (
+        "!new:speechbrain_vae.lobes.encoders.RecurrentEncoder {{num_layers: 1000000000}}"
+    ),
 }
 
 
@@ -66,6 +69,12 @@ def kills(lab, number):
         os.kill(process.pid, signal.SIGKILL)
         process.communicate()
     lab.again("killed", f"kill -9 at {number} random moments of one run", "")
+    process = lab.start("stopped")
+    time.sleep(0.7 * lab.seconds)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate()
+    what = "Ctrl-C in the middle of a run"
+    lab.again("stopped", what, last_line(said), "ended; ")
 
 
 def damaged_checkpoints(lab):
@@ -305,12 +314,25 @@ def full_disk_of_extraction(extraction):
             extraction.again(out, "extraction: the disk full", error, settings)
 
 
+def lost_features(extraction):
+    """Half of what was written goes."""
+    out = extraction.lab.folder / f"lost-{extraction.kind}"
+    extraction.run(out)
+    if extraction.kind == "npy":
+        for path in sorted(out.glob("*.npy"))[::2]:
+            cut(path)
+    else:
+        (out / {"hdf5": "features.h5", "kaldi": "feats.ark"}[extraction.kind]).unlink()
+    extraction.again(out, "extraction: what was written cut or deleted", "")
+
+
 def extractions(lab, number):
-    """Killed, and with a full disk."""
+    """Killed, with a full disk, and with features that went."""
     for kind in ("npy", "hdf5", "kaldi"):
         extraction = Extraction(lab, kind)
         killed_extraction(extraction, number)
         full_disk_of_extraction(extraction)
+        lost_features(extraction)
 
 
 HEAD = """# Faults survived

@@ -1,5 +1,6 @@
 """Recordings that are wrong or odd, each in one way; and damaged at random."""
 
+import os
 import struct
 
 import numpy as np
@@ -66,6 +67,7 @@ def odd_files(folder):
     add("FLAC whose header says 12 h", "hours.flac", None, longer_flac)
     add("WAV of 0 Hz", "0hz.wav", change=lambda d: patched(d, 24, "<I", 0))
     add("WAV of 4 GHz", "4ghz.wav", change=lambda d: patched(d, 24, "<I", 4 * 10**9))
+    add("WAV of 40 MHz", "40mhz.wav", change=lambda d: patched(d, 24, "<I", 4 * 10**7))
     add("WAV of 0 channels", "0ch.wav", change=lambda d: patched(d, 22, "<H", 0))
     add(
         "WAV of 60,000 channels",
@@ -89,6 +91,7 @@ def odd_files(folder):
     add("mu-law", "mulaw.wav", subtype="ULAW")
     add("float with a NaN", "nan.wav", with_value(np.nan), subtype="FLOAT")
     add("float with an infinity", "inf.wav", with_value(np.inf), subtype="FLOAT")
+    add("float of 1e30", "1e30.wav", with_value(1e30), subtype="FLOAT")
     add("double of 1e300", "huge.wav", with_value(1e300), subtype="DOUBLE")
     add("float beyond full scale, x 100", "loud.wav", 100 * sound(), subtype="FLOAT")
     add("clipped", "clipped.wav", np.clip(9 * sound(), -1, 1))
@@ -116,6 +119,8 @@ def odd_files(folder):
     broken.symlink_to(folder / "nowhere.wav")
     loop = files["link to its own folder"] = folder / "odd" / "loop"
     loop.symlink_to(folder / "odd")
+    pipe = files["pipe that nobody writes to"] = folder / "odd" / "pipe.wav"
+    os.mkfifo(pipe)
     named = files["folder named .wav"] = folder / "odd" / "folder.wav"
     named.mkdir()
     return files
