@@ -174,9 +174,7 @@ def test_what_is_no_yaml_of_a_model_is_refused(text):
     "text", ["%TAG ! tag:x,2000:\n---\na: 1", "%YAML 1.1\n---\na: 1"]
 )
 def test_directives_are_refused_by_name(text):
-    with pytest.raises(
-        UnsafeYAMLError, match="line 1: the directive %(TAG|YAML) "
-    ):
+    with pytest.raises(UnsafeYAMLError, match="line 1: the directive %(TAG|YAML) "):
         load_model_yaml(text)
 
 

@@ -12,6 +12,7 @@ from speechbrain.utils.checkpoints import Checkpointer
 from conftest import TINY_MODEL, tiny_model
 from speechbrain_vae.export import write_export
 from speechbrain_vae.lobes.frozen import FrozenEncoder
+from tests.processes import run_two
 
 REPRESENTATIONS = ["features", "encoder", "layers"]
 
@@ -214,12 +215,8 @@ def test_a_checkpoint_holds_what_was_trained_and_brings_it_back(
         host(other, checkpoints=tmp_path).checkpointer.recover_if_possible()
 
 
-def _ddp_process(rank, export, folder, representation, freeze):
-    torch.set_num_threads(1)
+def _ddp_process(rank, folder, export, representation, freeze):
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank))
-    torch.distributed.init_process_group(
-        "gloo", f"file://{folder}/rendezvous", rank=rank, world_size=2
-    )
     frontend = FrozenEncoder(export, freeze=freeze, representation=representation)
     before = states(frontend)
     brain = host(frontend, distributed_backend="gloo")
@@ -229,7 +226,6 @@ def _ddp_process(rank, export, folder, representation, freeze):
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     trained = {k: p.detach() for k, p in brain.modules.named_parameters()}
     torch.save((moved, trained), f"{folder}/{rank}.pt")
-    torch.distributed.destroy_process_group()
 
 
 @pytest.mark.parametrize(
@@ -237,8 +233,7 @@ def _ddp_process(rank, export, folder, representation, freeze):
     [("features", True), ("layers", True), ("features", False)],
 )
 def test_two_processes_train_one_recipe(tiny_export, tmp_path, representation, freeze):
-    arguments = (str(tiny_export), str(tmp_path), representation, freeze)
-    torch.multiprocessing.spawn(_ddp_process, arguments, nprocs=2)
+    run_two(_ddp_process, tmp_path, str(tiny_export), representation, freeze)
     (moved, first), (_, second) = (torch.load(tmp_path / f"{r}.pt") for r in (0, 1))
     assert any(name.startswith("head.module.") for name in first)
     for name in first:

@@ -23,6 +23,7 @@ from speechbrain_vae.nnet.quantisers import (
     SFDiVeQ,
     VectorQuantizer,
 )
+from tests.processes import run_two
 
 F, H, D = 10, 12, 6
 # The processes hold 62 and 126 frames of a batch.
@@ -87,11 +88,7 @@ def train(name, part, wrap=lambda model: model):
 
 
 def train_half(rank, folder):
-    torch.set_num_threads(1)
     torch.randn_like = torch.zeros_like
-    torch.distributed.init_process_group(
-        "gloo", f"file://{folder}/rendezvous", rank=rank, world_size=2
-    )
 
     def wrap(model):
         ddp = torch.nn.parallel.DistributedDataParallel
@@ -100,14 +97,13 @@ def train_half(rank, folder):
     part = slice(2 * rank, 2 * rank + 2)
     states = {name: train(name, part, wrap) for name in BOTTLENECKS}
     torch.save(states, f"{folder}/{rank}.pt")
-    torch.distributed.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
 def halves(tmp_path_factory):
     """States of all models that two processes trained, on each of them."""
     folder = tmp_path_factory.mktemp("processes")
-    torch.multiprocessing.spawn(train_half, (str(folder),), nprocs=2)
+    run_two(train_half, folder)
     return [torch.load(folder / f"{rank}.pt") for rank in (0, 1)]
 
 

@@ -9,6 +9,7 @@ from speechbrain_vae.lobes.bottlenecks import QuantisedBottleneck
 from speechbrain_vae.nnet.normalisation import MaskedBatchNorm
 from speechbrain_vae.nnet.quantisers import BinaryQuantizer, VectorQuantizer
 from speechbrain_vae.nnet.quantisers.base import NonFiniteFramesError
+from tests.processes import run_two
 
 LENGTHS = torch.tensor([1.0, 0.5, 0.75, 0.75])
 """Of 4 utterances: the first two have as many frames as the last two."""
@@ -60,26 +61,16 @@ def train(model, part):
     return model, x.grad
 
 
-def start(rank, folder):
-    """Join two processes."""
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group(
-        "gloo", f"file://{folder}/rendezvous", rank=rank, world_size=2
-    )
-
-
 def train_half(rank, folder):
-    start(rank, folder)
     model = torch.nn.parallel.DistributedDataParallel(
         bottleneck(), broadcast_buffers=False
     )
     _, grad = train(model, slice(2 * rank, 2 * rank + 2))
     torch.save((model.module.state_dict(), grad), f"{folder}/{rank}.pt")
-    torch.distributed.destroy_process_group()
 
 
 def test_two_processes_train_the_bottleneck_of_one_on_the_global_batch(tmp_path):
-    torch.multiprocessing.spawn(train_half, (str(tmp_path),), nprocs=2)
+    run_two(train_half, tmp_path)
     (first, one), (second, two) = (
         torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)
     )
@@ -93,15 +84,13 @@ def test_two_processes_train_the_bottleneck_of_one_on_the_global_batch(tmp_path)
 
 
 def refuse(rank, folder):
-    start(rank, folder)
     x = torch.zeros(1, 5, 4)
     if rank == 1:
         x[0, 2, 0] = torch.nan
     for quantiser in (VectorQuantizer(4, 8), BinaryQuantizer(4, 16)):
         with pytest.raises(NonFiniteFramesError, match="1 of 10 input frames"):
             quantiser(x)
-    torch.distributed.destroy_process_group()
 
 
 def test_processes_refuse_frames_together(tmp_path):
-    torch.multiprocessing.spawn(refuse, (str(tmp_path),), nprocs=2)
+    run_two(refuse, tmp_path)

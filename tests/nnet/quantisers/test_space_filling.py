@@ -6,6 +6,7 @@ import torch
 
 from speechbrain_vae.nnet.quantisers import NSVQ, DiVeQ, SFDiVeQ, SpaceFillingVQ
 from speechbrain_vae.nnet.quantisers.space_filling import CurveLoss, mean_jump
+from tests.processes import run_two
 
 ALL = [NSVQ, DiVeQ, SFDiVeQ, SpaceFillingVQ]
 
@@ -127,14 +128,9 @@ def _train(batches, part, cls, wrap=lambda model: model):
 
 
 def _ddp_process(rank, folder, batches, cls):
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group(
-        "gloo", f"file://{folder}/rendezvous", rank=rank, world_size=2
-    )
     part = slice(2 * rank, 2 * rank + 2)
     state = _train(batches, part, cls, torch.nn.parallel.DistributedDataParallel)
     torch.save(state, f"{folder}/{rank}.pt")
-    torch.distributed.destroy_process_group()
 
 
 @pytest.mark.parametrize("cls", [SpaceFillingVQ, SFDiVeQ])
@@ -146,7 +142,7 @@ def test_two_processes_end_with_the_curve_of_one_on_the_global_batch(cls, tmp_pa
     which = torch.multinomial(weights, 45 * 4 * 100, replacement=True)
     batches = centres[which] + torch.randn(len(which), 4)
     batches = batches.view(45, 4, 100, 4)
-    torch.multiprocessing.spawn(_ddp_process, (str(tmp_path), batches, cls), nprocs=2)
+    run_two(_ddp_process, tmp_path, batches, cls)
     first, second = (torch.load(Path(tmp_path, f"{rank}.pt")) for rank in (0, 1))
     single = _train(batches, slice(None), cls)
     for name in single:

@@ -22,6 +22,7 @@ from speechbrain_vae.nnet.quantisers.vector import (
     ResidualQuantizer,
     VectorQuantizer,
 )
+from tests.processes import run_two
 
 
 def started(size, dim, **options):
@@ -405,14 +406,9 @@ def _train(batches, weight, part, dim, size):
 
 
 def _ddp_process(rank, folder, batches, weight, dim, size):
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group(
-        "gloo", f"file://{folder}/rendezvous", rank=rank, world_size=2
-    )
     half = len(batches[0][0]) // 2
     part = slice(half * rank, half * (rank + 1))
     torch.save(_train(batches, weight, part, dim, size), f"{folder}/{rank}.pt")
-    torch.distributed.destroy_process_group()
 
 
 def test_two_processes_end_with_the_codebook_of_one_on_the_global_batch(tmp_path):
@@ -421,9 +417,7 @@ def test_two_processes_end_with_the_codebook_of_one_on_the_global_batch(tmp_path
     lengths = torch.tensor([1.0, 0.7, 0.4, 1.0])
     batches = [(mixture(80, dim, seed=i).view(4, 20, dim), lengths) for i in range(25)]
     weight = torch.randn(size, dim)
-    torch.multiprocessing.spawn(
-        _ddp_process, (str(tmp_path), batches, weight, dim, size), nprocs=2
-    )
+    run_two(_ddp_process, tmp_path, batches, weight, dim, size)
     first, second = (torch.load(Path(tmp_path, f"{rank}.pt")) for rank in (0, 1))
     single = _train(batches, weight, slice(None), dim, size)
     for name in single:
