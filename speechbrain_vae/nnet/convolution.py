@@ -133,7 +133,9 @@ class ConvolutionOfFrames(torch.autograd.Function):
         stride, padding, dilation = shape
         taps = _Taps(weight, stride, dilation)
         rows = _rows(x, stride, padding, padding)
-        ctx.save_for_backward(x, weight, bias, rows)
+        # Only the gradient of the weights is computed of them.
+        kept = rows if ctx.needs_input_grad[1] else None
+        ctx.save_for_backward(x, weight, bias, kept)
         ctx.taps, ctx.shape = taps, shape
         outputs = taps.outputs(rows, bias)
         seen = x.shape[1] + 2 * padding - dilation * (weight.shape[1] - 1)
@@ -188,7 +190,8 @@ class TransposedConvolutionOfFrames(torch.autograd.Function):
         stride, padding = shape
         taps = _Taps(weight, stride, 1)
         inputs = _rows(x, 1, 0, taps.reach)
-        ctx.save_for_backward(x, weight, bias, inputs)
+        kept = inputs if ctx.needs_input_grad[1] else None
+        ctx.save_for_backward(x, weight, bias, kept)
         ctx.taps, ctx.shape = taps, shape
         y = taps.rows(inputs, bias).view(x.shape[0], -1, bias.shape[0])
         frames = (x.shape[1] - 1) * stride + weight.shape[1] - 2 * padding
@@ -225,25 +228,31 @@ def _rows(x, stride, before, after):
     batch, frames, channels = x.shape
     after += -(frames + before + after) % stride
     if before or after:
-        zeros = (x.new_zeros(batch, count, channels) for count in (before, after))
-        x = torch.cat((next(zeros), x, next(zeros)), 1)
+        start = x.new_zeros(batch, before, channels)
+        end = x.new_zeros(batch, after, channels)
+        # On batches of speech torch.nn.functional.pad takes half as long again.
+        x = torch.cat((start, x, end), 1)
     return x.reshape(-1, stride * channels)
 
 
-def as_products(x, weight):
+def as_products(x, weight, channels):
     """Whether a convolution of [B, C, T] is computed as products of matrices.
 
-    It is on a CPU, in fp32 or fp64 and outside of ``torch.compile``.
+    It is on a CPU, in fp32 or fp64 and outside of ``torch.compile``. Where C is not
+    ``channels``, it is left to PyTorch, which refuses it.
 
     Example
     -------
-    >>> as_products(torch.zeros(1, 4, 8), torch.zeros(2, 3, 4))
+    >>> as_products(torch.zeros(1, 4, 8), torch.zeros(2, 3, 4), 4)
     True
-    >>> as_products(torch.zeros(1, 4, 8).bfloat16(), torch.zeros(2, 3, 4).bfloat16())
+    >>> as_products(torch.zeros(1, 5, 8), torch.zeros(2, 3, 4), 4)
+    False
+    >>> as_products(torch.zeros(1, 4, 8).half(), torch.zeros(2, 3, 4).half(), 4)
     False
     """
     return (
         x.dim() == 3
+        and x.shape[1] == channels
         and x.numel() > 0
         and x.device.type == "cpu"
         and x.dtype == weight.dtype
@@ -272,17 +281,29 @@ def transposed_convolution(x, weight, bias, stride, padding):
     torch.Tensor
         Shape [B, O, (T - 1) * stride + K - 2 * padding].
 
+    Raises
+    ------
+    RuntimeError
+        Where not a frame would be left, or C is not that of the weight.
+
     Example
     -------
     >>> x, weight = torch.randn(2, 8, 5), torch.randn(8, 2, 4)
     >>> transposed_convolution(x, weight, torch.zeros(4), 2, 0).shape
     torch.Size([2, 4, 10])
     """
-    if not as_products(x, weight):
-        return conv_transpose1d(x, weight.mT, bias, stride, padding)
-    x = x.transpose(1, 2)
-    y = TransposedConvolutionOfFrames.apply(x, weight, bias, stride, padding)
-    return y.transpose(1, 2)
+    frames = (x.shape[-1] - 1) * stride + weight.shape[1] - 2 * padding
+    if frames < 1:
+        # By some of its ways PyTorch gives an empty result, or speaks of other things.
+        raise RuntimeError(
+            f"Given input size per channel: ({x.shape[-1]}). Calculated output size "
+            f"per channel: ({frames}). Output size is too small"
+        )
+    if as_products(x, weight, weight.shape[0]):
+        x = x.transpose(1, 2)
+        y = TransposedConvolutionOfFrames.apply(x, weight, bias, stride, padding)
+        return y.transpose(1, 2)
+    return conv_transpose1d(x, weight.mT, bias, stride, padding)
 
 
 class FramesConvolution(torch.nn.Module):
@@ -357,17 +378,18 @@ class Conv1d(FramesConvolution):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """The convolution [B, O, T'] of [B, C, T]."""
+        weight, bias = self.weight, self.bias
         shape = self.stride, self.padding, self.dilation
-        reach = self.dilation * (self.kernel_size - 1)
-        if x.shape[-1] + 2 * self.padding > reach and as_products(x, self.weight):
+        frames = x.shape[-1] + 2 * self.padding - self.dilation * (self.kernel_size - 1)
+        if frames > 0 and as_products(x, weight, weight.shape[2]):
             x = x.transpose(1, 2)
-            if (self.kernel_size, *shape[:2]) == (1, 1, 0):
+            if self.kernel_size == self.stride == 1 and self.padding == 0:
                 # One product of the frames as they lie.
-                y = linear(x, self.weight.flatten(1), self.bias)
+                y = linear(x, weight.flatten(1), bias)
             else:
-                y = ConvolutionOfFrames.apply(x, self.weight, self.bias, *shape)
+                y = ConvolutionOfFrames.apply(x, weight, bias, *shape)
             return y.transpose(1, 2)
-        return conv1d(x, self.weight.mT, self.bias, *shape)
+        return conv1d(x, weight.mT, bias, *shape)
 
 
 class ConvTranspose1d(FramesConvolution):

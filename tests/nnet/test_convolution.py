@@ -105,6 +105,57 @@ def test_a_kernel_wider_than_its_input_is_refused_as_by_torch():
 
 
 @pytest.mark.parametrize("name", ["Conv1d", "ConvTranspose1d"])
+@pytest.mark.parametrize("shape", [(1, 1, 0), (3, 1, 0), (3, 1, 1), (3, 2, 0)])
+@pytest.mark.parametrize("channels", [3, 5])
+def test_another_number_of_channels_is_refused(name, shape, channels):
+    conv = getattr(convolution, name)(4, 6, *shape)
+    message = f"to have 4 channels, but got {channels} channels"
+    larger = torch.randn(2, 9, 9)
+    slices = larger[:, :channels], larger.transpose(1, 2)[:, :channels]
+    for x in (torch.randn(2, channels, 9), *slices):
+        with pytest.raises(RuntimeError, match=message):
+            conv(x)
+
+
+@pytest.mark.parametrize("name", ["Conv1d", "ConvTranspose1d"])
+def test_a_batch_of_nothing_is_that_of_torch(name):
+    conv = getattr(convolution, name)(4, 6, 3, padding=1)
+    with pytest.raises(RuntimeError):
+        conv(torch.randn(2, 4, 0))
+    x = torch.randn(0, 4, 5, requires_grad=True)
+    conv(x).sum().backward()
+    assert conv(x).shape == (0, 6, 5) and not conv.weight.grad.any()
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 1), (2, 1, 3), (2, 2, 1), (4, 4, 2)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_transpose_without_a_frame_is_refused_as_by_torch(shape, dtype):
+    conv = ConvTranspose1d(2, 3, *shape).to(dtype)
+    for batch in (1, 2):
+        with pytest.raises(RuntimeError, match="Output size is too small"):
+            conv(torch.randn(batch, 2, 1, dtype=dtype))
+
+
+@pytest.mark.parametrize("name", ["Conv1d", "ConvTranspose1d"])
+def test_frozen_weights_keep_no_copy_of_the_input(name):
+    conv, kept = getattr(convolution, name)(4, 5, 3, padding=1), {}
+    conv.weight.requires_grad_(False)
+    x = torch.randn(2, 4, 50, requires_grad=True)
+
+    def pack(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        y = conv(x)
+    assert sum(kept.values()) == sum(t.nbytes for t in (x, conv.weight, conv.bias))
+    frozen = torch.autograd.grad(y.square().sum(), [x, conv.bias])
+    conv.weight.requires_grad_()
+    trained = torch.autograd.grad(conv(x).square().sum(), [x, conv.bias])
+    assert all(map(torch.equal, frozen, trained))
+
+
+@pytest.mark.parametrize("name", ["Conv1d", "ConvTranspose1d"])
 def test_only_full_precision_on_a_cpu_goes_its_own_way(monkeypatch, name):
     gone = []
     for function in (ConvolutionOfFrames, TransposedConvolutionOfFrames):

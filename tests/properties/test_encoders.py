@@ -129,3 +129,11 @@ def test_company_and_padding_do_not_change_what_is_decoded(build, batch, stride)
     for row, alone in zip(together, batch.alone(), strict=True):
         single = decoder(alone)[0]
         torch.testing.assert_close(row[: len(single)], single, atol=1e-5, rtol=1e-4)
+
+
+@every_decoder
+@pytest.mark.parametrize("size", [SIZE - 1, SIZE + 2])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_latents_of_another_size_are_refused(build, size, stride):
+    with pytest.raises(RuntimeError, match=rf"{SIZE}.*{size}|{size}.*{SIZE}"):
+        made(build, stride)(torch.randn(2, 9, size))
