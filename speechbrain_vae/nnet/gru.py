@@ -283,8 +283,8 @@ def plain_states(x, weight_ih, weight_hh, bias_ih, bias_hh):
 class GRU(torch.nn.GRU):
     """:class:`torch.nn.GRU`, trained in half the time where that is on a CPU.
 
-    Only for a single layer of one direction in fp32, in batches: everything else, and
-    inference, is the way of PyTorch.
+    Only for a single layer of one direction in fp32 or fp64, in batches: everything
+    else, and inference, is the way of PyTorch.
 
     Example
     -------
@@ -308,11 +308,14 @@ class GRU(torch.nn.GRU):
             torch.is_grad_enabled()
             and isinstance(x, torch.Tensor)
             and x.dim() == 3
+            and x.shape[2] == self.input_size
             and x.numel() > 0
             and x.device.type == "cpu"
             and not torch.is_autocast_enabled("cpu")
             and not torch.compiler.is_compiling()
             and self.num_layers == 1
             and self.bias
+            and x.dtype == self.bias_hh_l0.dtype
+            and x.dtype in (torch.float32, torch.float64)
             and not self.bidirectional
         )

@@ -88,3 +88,10 @@ def test_only_plain_training_goes_its_own_way(monkeypatch):
     with torch.autocast("cpu", torch.bfloat16):
         GRU(3, 4)(x)
     assert gone[2:] == ["torch"] * 9
+
+
+def test_what_does_not_fit_is_refused_as_pytorch_does():
+    with pytest.raises(RuntimeError, match="must be equal to input_size"):
+        GRU(8, 4)(torch.zeros(5, 2, 7))
+    with pytest.raises(ValueError, match="dtype"):
+        GRU(8, 4)(torch.zeros(5, 2, 8).double())
