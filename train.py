@@ -16,8 +16,7 @@ from pathlib import Path
 
 import speechbrain as sb
 import torch
-from hyperpyyaml import load_hyperpyyaml
-from speechbrain.utils.distributed import ddp_init_group, run_on_main
+from speechbrain.utils.distributed import run_on_main
 
 from speechbrain_vae.checkpoints import CheckpointError, check_optimizer
 from speechbrain_vae.dataio.sharded import ShardError
@@ -46,7 +45,7 @@ from speechbrain_vae.reporting import (
     write_report,
 )
 from speechbrain_vae.run_lock import hold_run_lock
-from speechbrain_vae.run_settings import with_base
+from speechbrain_vae.run_settings import load_settings
 
 logger = logging.getLogger("speechbrain_vae.train")
 
@@ -161,11 +160,7 @@ class AutoencoderBrain(NamesNonFiniteLoss, sb.Brain):
 def main(argv):
     """Prepare, train, test and export."""
     with one_line_errors():
-        hparams_file, run_opts, overrides = sb.parse_arguments(argv)
-        ddp_init_group(run_opts)
-        hparams_file, overrides = with_base(hparams_file, overrides)
-        with open(hparams_file, encoding="utf-8") as file:
-            hparams = load_hyperpyyaml(file, overrides)
+        hparams, run_opts, hparams_file, overrides = load_settings(argv)
         run_on_main(hold_run_lock, args=[hparams["output_folder"]])
         sb.create_experiment_directory(
             hparams["output_folder"], hparams_file, overrides
@@ -187,22 +182,21 @@ def main(argv):
         start(hparams, utterances["train"])
         if hparams["activation_checkpointing"]:
             recompute_activations(hparams["autoencoder"])
-
-    brain = AutoencoderBrain(
-        modules=hparams["modules"],
-        opt_class=hparams["opt_class"],
-        hparams=hparams,
-        run_opts=run_opts,
-        checkpointer=hparams["checkpointer"],
-    )
-    brain.watch = Stopwatch()
-    brain.checkpointer.add_recoverable("watch", brain.watch)
-    brain.utterances = utterances
-    brain.loggers = [hparams["train_logger"]]
-    if hparams["tensorboard"]:
-        brain.loggers.append(
-            sb.utils.train_logger.TensorboardLogger(folder / "tensorboard")
+        brain = AutoencoderBrain(
+            modules=hparams["modules"],
+            opt_class=hparams["opt_class"],
+            hparams=hparams,
+            run_opts=run_opts,
+            checkpointer=hparams["checkpointer"],
         )
+        brain.watch = Stopwatch()
+        brain.checkpointer.add_recoverable("watch", brain.watch)
+        brain.utterances = utterances
+        brain.loggers = [hparams["train_logger"]]
+        if hparams["tensorboard"]:
+            brain.loggers.append(
+                sb.utils.train_logger.TensorboardLogger(folder / "tensorboard")
+            )
     with one_line_errors((CheckpointError, NonFiniteLossError, ShardError)):
         with fast_cpu_steps():
             brain.fit(
@@ -215,7 +209,8 @@ def main(argv):
         brain.evaluate(
             data["test"].dataset, min_key="loss", test_loader_kwargs=loaders["test"]
         )
-    run_on_main(finish, args=[brain, data, skipped, folder, argv])
+    with one_line_errors((OSError,)):
+        run_on_main(finish, args=[brain, data, skipped, folder, argv])
 
 
 def start(hparams, train_utterances):

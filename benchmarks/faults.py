@@ -47,7 +47,7 @@ HOSTILE = {
         "!new:speechbrain_vae.lobes.frozen.FrozenEncoder [evil/model]"
     ),
     "a billion layers": (
-        "!new:speechbrain_vae.lobes.encoders.RecurrentEncoder {{num_layers: 1000000000}}"
+        "!new:speechbrain_vae.lobes.encoders.RecurrentEncoder {{num_layers: 999999999}}"
     ),
 }
 

@@ -9,16 +9,15 @@ import logging
 from collections import ChainMap
 from pathlib import Path
 
-import ruamel.yaml
 import speechbrain as sb
-from hyperpyyaml import load_hyperpyyaml
 from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.utils.data_pipeline import provides, takes
-from speechbrain.utils.distributed import ddp_init_group, run_on_main
+from speechbrain.utils.distributed import run_on_main
 
 from speechbrain_vae.dataio.audio import load_entry
 from speechbrain_vae.dataio.dataset import batch_sampler
 from speechbrain_vae.dataio.manifests import read_manifests
+from speechbrain_vae.dataio.training_data import check_batches
 from speechbrain_vae.nonfinite import NamesNonFiniteLoss
 from speechbrain_vae.pretraining import (
     fast_cpu_steps,
@@ -26,7 +25,11 @@ from speechbrain_vae.pretraining import (
     seed_step,
 )
 from speechbrain_vae.run_lock import hold_run_lock
-from speechbrain_vae.run_settings import refuse_other_settings
+from speechbrain_vae.run_settings import (
+    building,
+    load_settings,
+    refuse_other_settings,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -46,13 +49,9 @@ def open_experiment(argv, **changes):
     Returns
     -------
     hparams : dict
-    run_opts : dict
+    run_opts : speechbrain.utils.run_opts.RunOptions
     """
-    hparams_file, run_opts, overrides = sb.parse_arguments(argv)
-    ddp_init_group(run_opts)
-    overrides = {**(ruamel.yaml.YAML().load(overrides) or {}), **changes}
-    with open(hparams_file, encoding="utf-8") as file:
-        hparams = load_hyperpyyaml(file, overrides)
+    hparams, run_opts, hparams_file, overrides = load_settings(argv, **changes)
     run_on_main(hold_run_lock, args=[hparams["output_folder"]])
     run_on_main(refuse_other_settings, args=[hparams])
     sb.create_experiment_directory(hparams["output_folder"], hparams_file, overrides)
@@ -322,7 +321,8 @@ def make_brain(brain_class, hparams, run_opts, output_size, **recoverables):
     DownstreamBrain
     """
     modules = dict(hparams["modules"])
-    modules["model"] = hparams["model"](hparams["adapter"].output_size, output_size)
+    with building():
+        modules["model"] = hparams["model"](hparams["adapter"].output_size, output_size)
     recoverables["model"] = modules["model"]
     if not hparams["front_end"].frozen:
         recoverables["front_end"] = hparams["front_end"]
@@ -373,6 +373,7 @@ def fit_and_test(brain, sets, test=True):
         }
         for split, dataset in sets.items()
     }
+    check_batches(len(loaders["train"]["batch_sampler"]))
     with fast_cpu_steps():
         brain.fit(
             hparams.epoch_counter,

@@ -21,6 +21,7 @@ from speechbrain.utils.distributed import get_rank
 from speechbrain_vae.dataio.manifests import printable
 from speechbrain_vae.dataio.prepare import prepare
 from speechbrain_vae.nnet.normalisation import mean_and_std
+from speechbrain_vae.run_settings import check_corpus_options
 
 STEPS_PER_EPOCH = 2**24
 """More steps than any epoch has: seeds of different epochs do not meet."""
@@ -211,8 +212,10 @@ def prepare_corpus(hparams, save_folder):
     if corpus == "shards":
         # Prepared before they were written.
         return None
+    corpus = corpus or "folder"
+    check_corpus_options(corpus, hparams["corpus_options"])
     return prepare(
-        corpus or "folder",
+        corpus,
         data_folder,
         save_folder,
         seed=hparams["seed"],
@@ -231,7 +234,7 @@ _ADVICE = {
     errno.ENOENT: "check the path",
     errno.EEXIST: "it is a file; give a folder",
     errno.ENOTDIR: "a part of the path is a file; give a folder",
-    errno.EISDIR: "it is a folder, where a file should be; move it away",
+    errno.EISDIR: "it is a folder; give a file, or move it away",
     errno.ENAMETOOLONG: "give a shorter path",
     errno.ELOOP: "it is a link, where a file should be; remove it",
 }

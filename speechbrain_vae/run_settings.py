@@ -1,16 +1,263 @@
-"""The settings of a run: where they come from, and that a folder has those of one."""
+"""The settings of a run: where they come from, whether they can be used, and that a
+folder has those of one."""
 
+import contextlib
+import dataclasses
+import difflib
+import importlib
+import inspect
 import io
+import math
 import os
 from pathlib import Path
 
 import ruamel.yaml
+import speechbrain as sb
+import torch
+from hyperpyyaml import load_hyperpyyaml, resolve_references
+from speechbrain.utils.distributed import ddp_init_group, get_local_rank, infer_device
+
+from speechbrain_vae.dataio.prepare import CORPORA, prepare
+from speechbrain_vae.extraction import check_device
 
 IDENTITY = (
     *("features", "layer", "freeze", "corpus", "corpus_options", "seed", "lr"),
     *("task", "split", "fold", "segments"),
 )
 """Keys without which a checkpoint is another experiment's."""
+
+_KINDS: dict = {
+    bool: "True or False",
+    (int, float): "a number",
+    dict: "names and values such as {name: value}",
+}
+_PATHS = {
+    "output_folder": str,
+    **dict.fromkeys(("data_folder", "feature_cache", "init_from"), (str, type(None))),
+}
+_ABOVE_ZERO = ("lr", "batch_seconds")
+_WHOLE = {
+    **dict.fromkeys(("seed", "num_workers", "lr_warmup_steps", "blocks"), 0),
+    **dict.fromkeys(("number_of_epochs", "patience", "num_buckets"), 1),
+    **dict.fromkeys(("grad_accumulation_factor", "optimizer_step_limit"), 1),
+}
+"""Settings that are whole numbers, and the least that each can be."""
+
+
+def load_settings(argv, **changes):
+    """Read the command line and the YAML, and build what the YAML names.
+
+    Arguments
+    ---------
+    argv : list of str
+        Arguments of the script: the YAML, SpeechBrain's run options, overrides.
+    **changes
+        Keys of the YAML that the script sets itself, whatever the command line says.
+
+    Returns
+    -------
+    hparams : dict
+    run_opts : speechbrain.utils.run_opts.RunOptions
+    hparams_file : str
+        The YAML that is the base of all.
+    overrides : str
+        YAML of all that differs from it.
+
+    Raises
+    ------
+    ValueError
+        A setting cannot be used; the message names it.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "vae.yaml"
+    >>> _ = path.write_text("{lr: 0.1, seed: 1}")
+    >>> load_settings([str(path), "--lr", "0.2"], seed=2)[0]
+    {'lr': 0.2, 'seed': 2}
+    >>> load_settings([str(path), "--lr", "fast"])
+    Traceback (most recent call last):
+      ...
+    ValueError: lr must be a number; got 'fast'
+    """
+    hparams_file, run_opts, overrides = sb.parse_arguments(argv)
+    run_opts = _for_this_machine(run_opts)
+    ddp_init_group(run_opts)
+    hparams_file, overrides = with_base(hparams_file, overrides)
+    yaml = ruamel.yaml.YAML()
+    given = yaml.load(overrides) or {}
+    if not isinstance(given, dict):
+        raise ValueError(f"options are given as --name value; got {overrides}")
+    given = {**given, **changes}
+    known = yaml.load(Path(hparams_file).read_text(encoding="utf-8"))
+    for name, value in given.items():
+        if name not in known:
+            like = ", ".join(difflib.get_close_matches(str(name), known)) or "none"
+            raise ValueError(f"{hparams_file} has no key {name}; similar ones: {like}")
+        check_kind(name, value, known[name])
+    overrides = _text(given)
+    with open(hparams_file, encoding="utf-8") as file, building():
+        settings = yaml.load(resolve_references(file, overrides))
+        check_settings(settings, run_opts)
+        file.seek(0)
+        hparams = load_hyperpyyaml(file, overrides)
+        if "opt_class" in hparams:
+            hparams["opt_class"]([torch.nn.Parameter(torch.zeros(1))])
+    return hparams, run_opts, hparams_file, overrides
+
+
+def _for_this_machine(run_opts):
+    """SpeechBrain's run options; processes of a machine without GPUs talk by gloo."""
+    changes = {}
+    limit = run_opts["optimizer_step_limit"]
+    if limit is not None:
+        # SpeechBrain leaves it a string.
+        changes["optimizer_step_limit"] = ruamel.yaml.YAML().load(limit)
+    gpus, rank = torch.cuda.device_count(), get_local_rank()
+    cpu = "cpu" in (run_opts["device"] or "") or not gpus
+    given = run_opts.overridden_args
+    if rank is not None and cpu and "distributed_backend" not in given:
+        changes["distributed_backend"] = "gloo"
+        changes["device"] = run_opts["device"] or "cpu"
+    elif rank is not None and rank >= gpus and run_opts.distributed_backend != "gloo":
+        raise ValueError(
+            f"there are {gpus} GPUs for process {rank + 1} of this machine; start "
+            "fewer, or add --device cpu --distributed_backend gloo"
+        )
+    changes["overridden_args"] = given | changes.keys()
+    return dataclasses.replace(run_opts, **changes)
+
+
+@contextlib.contextmanager
+def building():
+    """Name the YAML in errors of what is built from it.
+
+    Raises
+    ------
+    ValueError
+        In place of the errors that a value of a wrong kind leads to.
+
+    Example
+    -------
+    >>> with building():
+    ...     torch.nn.Linear(2, "wide")
+    Traceback (most recent call last):
+      ...
+    ValueError: the YAML cannot be built: ...
+    """
+    kinds = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError)
+    try:
+        yield
+    except (*kinds, RuntimeError) as error:
+        reasons = "; ".join(str(reason) for reason in error.args)
+        raise ValueError(f"the YAML cannot be built: {reasons}") from error
+
+
+def check_kind(name, value, default):
+    """Refuse a setting that is not of the kind of its default.
+
+    Kinds are numbers, truth values, and names with values; another default, such as
+    none, allows anything.
+
+    Arguments
+    ---------
+    name : str
+        Of the setting.
+    value, default : object
+
+    Example
+    -------
+    >>> check_kind("lr", 1, default=0.001)
+    >>> check_kind("noise", 0.5, default=True)
+    Traceback (most recent call last):
+      ...
+    ValueError: noise must be True or False; got 0.5
+    """
+    for kind, words in _KINDS.items():
+        if isinstance(default, kind):
+            truth = value in (True, False) and isinstance(value, int)
+            right = isinstance(value, kind) and not isinstance(value, bool)
+            if not (truth if kind is bool else right):
+                raise ValueError(f"{name} must be {words}; got {value!r}")
+            return
+
+
+def check_corpus_options(corpus, options):
+    """Refuse options of a corpus that are not of the kind of their defaults.
+
+    Arguments
+    ---------
+    corpus : str
+        As for :func:`speechbrain_vae.dataio.prepare.prepare`, which refuses an unknown
+        corpus, and options that it does not have.
+    options : dict
+
+    Example
+    -------
+    >>> check_corpus_options("folder", {"min_seconds": "short"})
+    Traceback (most recent call last):
+      ...
+    ValueError: corpus_options: min_seconds must be a number; got 'short'
+    """
+    functions = [prepare]
+    if corpus in CORPORA:
+        module = importlib.import_module(f"speechbrain_vae.dataio.{corpus}")
+        functions.append(module.splits)
+    for function in functions:
+        parameters = inspect.signature(function).parameters
+        for name in options.keys() & parameters.keys():
+            default = parameters[name].default
+            check_kind(f"corpus_options: {name}", options[name], default)
+
+
+def check_settings(settings, run_opts):
+    """Refuse settings that no constructor looks at.
+
+    Arguments
+    ---------
+    settings : dict
+        Of the YAML, with its references resolved and nothing built.
+    run_opts : speechbrain.utils.run_opts.RunOptions
+        What the command line says of them comes before the YAML.
+
+    Raises
+    ------
+    ValueError
+        A number out of its range, a device or a module that is not there.
+
+    Example
+    -------
+    >>> from speechbrain.utils.run_opts import RunOptions
+    >>> check_settings({"num_workers": -1}, RunOptions())
+    Traceback (most recent call last):
+      ...
+    ValueError: num_workers must be a whole number, at least 0; got -1
+    """
+    modules = {*settings.get("modules", ()), *({"model"} & settings.keys())}
+    given = {name: run_opts[name] for name in run_opts.overridden_args}
+    settings = {**run_opts.as_dict(), **settings, **given}
+    for name, kind in _PATHS.items():
+        if not isinstance(value := settings.get(name, ""), kind):
+            raise ValueError(f"{name} must be a path, such as ./1; got {value!r}")
+    for name, least in _WHOLE.items():
+        value = settings.get(name)
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if value is not None and not (whole and value >= least):
+            must = f"must be a whole number, at least {least}"
+            raise ValueError(f"{name} {must}; got {value!r}")
+    for name in _ABOVE_ZERO:
+        value = settings.get(name, 1)
+        check_kind(name, value, default=1)
+        if not 0 < value < math.inf:
+            raise ValueError(f"{name} must be more than 0; got {value}")
+    device = settings["device"] or infer_device()
+    check_device(device)
+    precisions = settings["precision"], settings["eval_precision"]
+    if "cpu" in device and "fp16" in precisions:
+        raise ValueError("precision fp16 needs a GPU; on a CPU give --precision bf16")
+    for name in ("compile_module_keys", "jit_module_keys"):
+        if unknown := set(settings[name] or ()) - modules:
+            unknown, known = (", ".join(sorted(names)) for names in (unknown, modules))
+            raise ValueError(f"{name} has {unknown}; the YAML's modules: {known}")
 
 
 def refuse_other_settings(hparams):
@@ -87,12 +334,20 @@ def with_base(hparams_file, overrides: str) -> tuple[str, str]:
     path = Path(hparams_file)
     yaml = ruamel.yaml.YAML()
     settings = yaml.load(path.read_text(encoding="utf-8"))
+    if not isinstance(settings, dict):
+        raise ValueError(
+            f"{path} has no settings; give a YAML such as hparams/vae.yaml"
+        )
     if "base" not in settings:
         return str(hparams_file), overrides
     base = Path(os.path.normpath(path.parent / settings.pop("base")))
     if not base.is_file():
         raise FileNotFoundError(f"{path} names a base that does not exist: {base}")
     settings.update(yaml.load(overrides) or {})
+    return with_base(base, _text(settings))
+
+
+def _text(settings):
     out = io.StringIO()
-    yaml.dump(dict(settings), out)
-    return with_base(base, out.getvalue())
+    ruamel.yaml.YAML().dump(dict(settings), out)
+    return out.getvalue()

@@ -45,6 +45,7 @@ from speechbrain_vae.dataio.sharded import (
 )
 from speechbrain_vae.pretraining import one_line_errors
 from speechbrain_vae.run_lock import run_lock
+from speechbrain_vae.run_settings import check_corpus_options
 from speechbrain_vae.weights import sha256
 
 logger = logging.getLogger(__name__)
@@ -92,6 +93,8 @@ def shard_corpus(
     limit = _bytes(shard_size)
     if utterances is not None and utterances < 1:
         raise ValueError(f"utterances must be 1 or more; got {utterances}")
+    if options.get("workers", 2) < 0:
+        raise ValueError(f"workers must be 0 or more; got {options['workers']}")
     out = Path(out)
     with run_lock(out):
         manifests = out / "manifests"
@@ -338,6 +341,7 @@ def _options(args):
         raise ValueError(
             f"--corpus_options has {', '.join(taken)}, an option of the command itself"
         )
+    check_corpus_options(args.corpus, options)
     return options
 
 

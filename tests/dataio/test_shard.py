@@ -280,6 +280,9 @@ def test_too_many_processes_are_refused():
         (["--corpus_options", "[1]"], "error: --corpus_options are names and values"),
         (["--corpus_options", "{a: "], "error: --corpus_options are names and values"),
         (["--corpus_options", "{seed: 1}"], "error: --corpus_options has seed, an"),
+        (["--corpus_options", "{max_seconds: a}"], "max_seconds must be a number"),
+        (["--corpus_options", "{valid_fraction: a}"], "valid_fraction must be a"),
+        (["--workers", "-2"], "error: workers must be 0 or more; got -2"),
     ],
 )
 def test_a_wrong_command_ends_in_one_line(options, message, corpus, tmp_path):

@@ -20,12 +20,14 @@ def corpus(tmp_path_factory):
 def two_processes(recipe, folder, corpus, *options):
     """Run train.py under torchrun."""
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    # Processes on CPUs, where the machine has GPUs too.
+    environment = {**ENVIRONMENT, "CUDA_VISIBLE_DEVICES": ""}
     python, *rest = command(recipe, folder, corpus, *TINY, *options)
     assert python == sys.executable
     return subprocess.run(
-        [python, *launcher, *rest, "--distributed_backend", "gloo", "--device", "cpu"],
+        [python, *launcher, *rest],
         cwd=folder,
-        env=ENVIRONMENT,
+        env=environment,
         capture_output=True,
         text=True,
         timeout=1800,
@@ -33,9 +35,22 @@ def two_processes(recipe, folder, corpus, *options):
 
 
 # Of each way to learn a codebook, one; of a stopped run, the second half.
-@pytest.mark.parametrize("recipe", ["vqvae.yaml", "sfvq.yaml"])
-def test_two_processes_train_resume_and_export(recipe, corpus, tmp_path):
-    options = ["--codebook_size", 16, "--batch_seconds", 5, "--number_of_epochs"]
+@pytest.mark.parametrize(
+    ("recipe", "where"),
+    [
+        ("vqvae.yaml", []),
+        ("sfvq.yaml", ["--distributed_backend", "gloo", "--device", "cpu"]),
+    ],
+)
+def test_two_processes_train_resume_and_export(recipe, where, corpus, tmp_path):
+    options = [
+        *where,
+        "--codebook_size",
+        16,
+        "--batch_seconds",
+        5,
+        "--number_of_epochs",
+    ]
     for epochs in (1, 2):
         done = two_processes(recipe, tmp_path, corpus, *options, epochs)
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
@@ -51,6 +66,13 @@ def test_two_processes_train_resume_and_export(recipe, corpus, tmp_path):
 
 
 def test_too_few_batches_for_the_processes_are_refused(corpus, tmp_path):
-    done = two_processes("vqvae.yaml", tmp_path, corpus, "--batch_seconds", 1000)
+    options = ["--batch_seconds", 1000, "--device", "cpu"]
+    done = two_processes("vqvae.yaml", tmp_path, corpus, *options)
     assert done.returncode != 0
     assert "2 processes need at least 3: lower batch_seconds" in done.stderr
+
+
+def test_nccl_without_gpus_ends_in_one_line(corpus, tmp_path):
+    done = two_processes("vqvae.yaml", tmp_path, corpus, "--distributed_backend=nccl")
+    assert done.returncode != 0
+    assert "error: there are 0 GPUs for process 1 of this machine" in done.stderr

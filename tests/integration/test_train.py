@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,9 +14,10 @@ import torch
 from speechbrain_vae.inference import FeatureEncoder
 from speechbrain_vae.lobes.frozen import FrozenEncoder
 from speechbrain_vae.run_lock import run_lock
+from speechbrain_vae.run_settings import load_settings
 from speechbrain_vae.weights import read_weights
 
-from .training import ENVIRONMENT, TINY, command, noise_corpus, train, write_noise
+from .training import ENVIRONMENT, ROOT, TINY, command, noise_corpus, train, write_noise
 
 
 def weights(folder):
@@ -61,6 +63,27 @@ def checkpoints(run):
     return list((run / "save").glob("CKPT*"))
 
 
+def end_when(reached, number, folder, arguments):
+    """Start a command, and send it a signal; its exit status and what it wrote."""
+    with open(folder / "output.txt", "w+") as output:
+        process = subprocess.Popen(
+            arguments,
+            cwd=folder,
+            env=ENVIRONMENT,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            # Tests that run in the background ignore SIGINT, and so would it.
+            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+        )
+        while not reached(folder / "run"):
+            assert process.poll() is None, "ended before the signal"
+            time.sleep(0.002)
+        os.kill(process.pid, number)
+        process.wait()
+        output.seek(0)
+        return process.returncode, output.read()
+
+
 def test_three_kills_end_with_the_weights_of_an_undisturbed_run(tmp_path):
     corpus = noise_corpus(tmp_path / "corpus")
     options = [
@@ -73,25 +96,33 @@ def test_three_kills_end_with_the_weights_of_an_undisturbed_run(tmp_path):
     calm.mkdir()
     killed.mkdir()
     train("vae.yaml", calm, corpus, *options)
-    for moment, reached in KILLS.items():
-        process = subprocess.Popen(
-            command("vae.yaml", killed, corpus, *options),
-            cwd=killed,
-            env=ENVIRONMENT,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        while not reached(killed / "run"):
-            assert process.poll() is None, f"ended before it was killed {moment}"
-            time.sleep(0.002)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
+    for reached in KILLS.values():
+        arguments = command("vae.yaml", killed, corpus, *options)
+        end_when(reached, signal.SIGKILL, killed, arguments)
         assert not (killed / "run" / "report.json").exists()
     train("vae.yaml", killed, corpus, *options)
     expected, resumed = weights(calm), weights(killed)
     assert expected.keys() == resumed.keys()
     for name in expected:
         assert torch.equal(expected[name], resumed[name]), name
+
+
+def test_an_interruption_ends_in_one_line_and_the_same_command_goes_on(tmp_path):
+    corpus = noise_corpus(tmp_path / "corpus")
+    options = [*TINY, "--number_of_epochs", 3, "--batch_seconds", 2.5]
+    status, output = end_when(
+        lambda run: any(run.glob("save/CKPT*/CKPT.yaml")),
+        signal.SIGINT,
+        tmp_path,
+        command("vae.yaml", tmp_path, corpus, *options),
+    )
+    assert status == 130 and "Traceback" not in output
+    last = "interrupted; give the same command again to go on"
+    assert output.splitlines()[-1] == last
+    train("vae.yaml", tmp_path, corpus, *options)
+    log = (tmp_path / "run" / "train_log.txt").read_text()
+    epochs = [line[:8] for line in log.splitlines() if "valid" in line]
+    assert epochs == ["epoch: 1", "epoch: 2", "epoch: 3"]
 
 
 def test_other_choices_of_the_yaml_train_from_the_command_line(tmp_path):
@@ -149,6 +180,8 @@ def test_features_are_the_same_before_and_after_export(tiny_export):
         (["--data_folder", "/elsewhere"], "duplicate key"),
         (["--batch_secnods", "3"], "batch_secnods"),
         (["--normalisation", "speaker"], "utterance, shrunk, global, none"),
+        (["--corpus_options", "{min_seconds: banana}"], "must be a number"),
+        (["--device", "banana"], "PyTorch cannot use the device 'banana' here"),
     ],
 )
 def test_what_a_user_can_get_wrong_ends_in_one_line(options, message, tmp_path):
@@ -162,7 +195,58 @@ def test_what_a_user_can_get_wrong_ends_in_one_line(options, message, tmp_path):
     assert done.returncode != 0
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("error: ") and message in last, done.stderr[-2000:]
-    assert "Traceback" not in done.stderr
+    # SpeechBrain writes those of its log to the standard output.
+    assert "Traceback" not in done.stderr + done.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--lr banana", "lr must be a number; got 'banana'"),
+        ("--lr -1", "lr must be more than 0"),
+        ("--seed banana", "seed must be a number"),
+        ("--patience null", "patience must be a number"),
+        ("--batch_seconds 0", "batch_seconds must be more than 0"),
+        ("--num_buckets 0", "num_buckets must be a whole number, at least 1; got 0"),
+        ("--num_workers -1", "num_workers must be a whole number, at least 0"),
+        ("--blocks -1", "blocks must be a whole number"),
+        ("--n_mels 80.5", "the YAML cannot be built: .*LogMel"),
+        ("--hop_length 0", "hop_length must be"),
+        ("--number_of_epochs 0", "number_of_epochs must be a whole number"),
+        ("--grad_accumulation_factor 0", "grad_accumulation_factor must be a whole"),
+        ("--grad_accumulation_factor -2", "grad_accumulation_factor must be a whole"),
+        ("--optimizer_step_limit banana", "optimizer_step_limit must be a whole"),
+        ("--activation_checkpointing banana", "must be True or False; got 'banana'"),
+        ("--corpus_options [1]", "corpus_options must be names and values"),
+        ("--encoder banana", "encoder must be names and values"),
+        ("--opt_class {momentum:}", "the YAML cannot be built: .*momentum"),
+        ("--feature_cache 2024", "feature_cache must be a path, such as ./1; got 2024"),
+        ("--device cpu --precision fp16", "give --precision bf16"),
+        ("--device cpu --eval_precision fp16", "give --precision bf16"),
+        ("--compile --compile_module_keys banana", "modules: autoencoder, features"),
+        ("--batch_secnods 3", "no key batch_secnods; similar ones: batch_seconds"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_named(options, message, tmp_path):
+    recipe = [str(ROOT / "hparams" / "vae.yaml"), "--output_folder", str(tmp_path)]
+    with pytest.raises(ValueError, match=message):
+        load_settings([*recipe, *options.split(" ")])
+
+
+@pytest.mark.parametrize("text", ["", "- lr"])
+def test_a_yaml_without_settings_is_named(text, tmp_path):
+    path = tmp_path / "empty.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"empty.yaml has no settings"):
+        load_settings([str(path)])
+
+
+def test_an_output_folder_that_is_a_file_ends_in_one_line(tmp_path):
+    (tmp_path / "run").touch()
+    arguments = command("vae.yaml", tmp_path, tmp_path)
+    done = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True)
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: ") and last.endswith("is a file; give a folder")
 
 
 def test_a_missing_folder_ends_in_one_line(tmp_path):

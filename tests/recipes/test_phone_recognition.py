@@ -95,3 +95,17 @@ def test_a_corpus_without_phones_ends_in_one_line(tmp_path):
     (tmp_path / "corpus" / "resource" / "text-phone").unlink()
     with pytest.raises(SystemExit, match="no utterance of the train set has phones"):
         recipe.main(command("linear.yaml", tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--device", "banana"), "error: PyTorch cannot use the device 'banana' here"),
+        (("--lr", "fast"), "error: lr must be a number; got 'fast'"),
+        (("--hidden_size", 1.5), "error: the YAML cannot be built: hidden_size"),
+    ],
+)
+def test_settings_that_cannot_be_used_end_in_one_line(options, message, tmp_path):
+    tone_corpus(tmp_path / "corpus")
+    with pytest.raises(SystemExit, match=message):
+        recipe.main(command("bilstm.yaml", tmp_path, *options))
