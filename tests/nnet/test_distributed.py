@@ -13,21 +13,21 @@ import torch
 from speechbrain_vae.nnet.distributed import add_across, leave_processes
 
 def threads():
-    names = [path.read_text() for path in Path("/proc/self/task").glob("*/comm")]
-    return sum("gloo" in name for name in names)
+    return len(list(Path("/proc/self/task").iterdir()))
 
 def train():
     model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(3, 3))
     model.itself = [model]
     add_across(model(torch.zeros(1, 3)).sum()).backward()
 
+before = threads()
 torch.distributed.init_process_group(
     "gloo", init_method=f"file://{sys.argv[1]}", rank=0, world_size=1
 )
 train()
-print(threads() > 0)
+print(threads() > before)
 leave_processes()
-print(threads())
+print(threads() - before)
 """
 
 
