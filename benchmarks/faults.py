@@ -70,11 +70,12 @@ def kills(lab, number):
         process.communicate()
     lab.again("killed", f"kill -9 at {number} random moments of one run", "")
     process = lab.start("stopped")
-    time.sleep(0.7 * lab.seconds)
+    while not list((lab.folder / "stopped" / "save").glob("CKPT*")):
+        time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate()
-    what = "Ctrl-C in the middle of a run"
-    lab.again("stopped", what, last_line(said), "ended; ")
+    end = "ended; " if process.returncode == 130 else "NOT INTERRUPTED; "
+    lab.again("stopped", "Ctrl-C after a checkpoint", last_line(said), end)
 
 
 def damaged_checkpoints(lab):
