@@ -21,6 +21,7 @@ from speechbrain.utils.distributed import run_on_main
 from speechbrain_vae.checkpoints import CheckpointError, check_optimizer
 from speechbrain_vae.dataio.sharded import ShardError
 from speechbrain_vae.dataio.training_data import open_data
+from speechbrain_vae.errors import one_line_errors
 from speechbrain_vae.export import FIGURE, read_export, write_export
 from speechbrain_vae.lobes.targets import Denoising, Reconstruction
 from speechbrain_vae.metrics import EpochTotals, mean_error
@@ -34,7 +35,6 @@ from speechbrain_vae.pretraining import (
     Stopwatch,
     fast_cpu_steps,
     feature_statistics,
-    one_line_errors,
     prepare_corpus,
     seed_step,
 )

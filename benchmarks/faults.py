@@ -69,7 +69,8 @@ def kills(lab, number):
         os.kill(process.pid, signal.SIGKILL)
         process.communicate()
     lab.again("killed", f"kill -9 at {number} random moments of one run", "")
-    process = lab.start("stopped")
+    # What is started in the background of a shell does not hear it otherwise.
+    process = lab.start("stopped", lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     while not list((lab.folder / "stopped" / "save").glob("CKPT*")):
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)

@@ -33,8 +33,8 @@ from speechbrain_vae.analysis.codebook_order import order_of, tour
 from speechbrain_vae.analysis.codes import measure as measure_phones
 from speechbrain_vae.analysis.codes import phone_distances
 from speechbrain_vae.analysis.context import AnalysisContext, open_entries
+from speechbrain_vae.errors import one_line_errors
 from speechbrain_vae.nnet.quantisers import SpaceFillingVQ, VectorQuantizer
-from speechbrain_vae.pretraining import one_line_errors
 
 COLUMNS = (
     "jump",

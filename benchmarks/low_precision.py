@@ -22,9 +22,9 @@ from speechbrain_vae.dataio.feature_cache import ComputedFeatures
 from speechbrain_vae.dataio.manifests import read_manifests
 from speechbrain_vae.dataio.prepare import prepare
 from speechbrain_vae.downstream import labelled
+from speechbrain_vae.errors import one_line_errors
 from speechbrain_vae.inference.precision import PRECISIONS, lower_precision
 from speechbrain_vae.lobes.front_ends import FrontEnd
-from speechbrain_vae.pretraining import one_line_errors
 
 
 def front_end_at(export, layer, precision):

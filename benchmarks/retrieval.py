@@ -23,8 +23,8 @@ from speechbrain_vae.analysis.retrieval import retrieval_scores
 from speechbrain_vae.analysis.word_search import WordSearch, spoken_words
 from speechbrain_vae.dataio.manifests import read_manifests
 from speechbrain_vae.dataio.prepare import prepare
+from speechbrain_vae.errors import one_line_errors
 from speechbrain_vae.lobes.front_ends import FrontEnd
-from speechbrain_vae.pretraining import one_line_errors
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -41,6 +41,7 @@ from speechbrain_vae.dataio.dataset import batch_sampler, feature_dataset
 from speechbrain_vae.dataio.feature_cache import open_features
 from speechbrain_vae.dataio.manifests import read_manifest, read_manifests
 from speechbrain_vae.dataio.prepare import prepare
+from speechbrain_vae.errors import one_line_errors
 from speechbrain_vae.export import write_export
 from speechbrain_vae.inference import FeatureEncoder
 from speechbrain_vae.inference.precision import PRECISIONS
@@ -48,7 +49,6 @@ from speechbrain_vae.lobes.features import LogMel
 from speechbrain_vae.pretraining import (
     fast_cpu_steps,
     feature_statistics,
-    one_line_errors,
 )
 
 ROOT = Path(__file__).resolve().parents[1]

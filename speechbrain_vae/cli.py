@@ -8,7 +8,7 @@ import argparse
 import logging
 import sys
 
-from speechbrain_vae.pretraining import one_line_errors
+from speechbrain_vae.errors import one_line_errors
 
 
 def main(argv=None):

@@ -14,9 +14,9 @@ import huggingface_hub
 from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
 
+from speechbrain_vae.errors import one_line_errors
 from speechbrain_vae.export import CARD, FIGURE, LOADABLES, YAML, read_export
 from speechbrain_vae.model_card import published_card
-from speechbrain_vae.pretraining import one_line_errors
 from speechbrain_vae.weights import EXTENSION
 
 LICENCE = "LICENSE"

@@ -1,31 +1,10 @@
-"""What a user reads when something is in the way, and the memory that steps use."""
+"""The memory that training steps use."""
 
-import errno
-import os
 import platform
 import subprocess
 import sys
 
 import pytest
-
-from speechbrain_vae.pretraining import one_line_errors
-
-
-@pytest.mark.parametrize(
-    ("number", "advice"),
-    [
-        (errno.ENOSPC, "make room, and give the same command again"),
-        (errno.EROFS, "another folder, one that can be written"),
-        (errno.EACCES, "change its permissions"),
-    ],
-)
-def test_errors_of_the_disk_say_what_to_do(number, advice):
-    with pytest.raises(SystemExit) as end, one_line_errors():
-        raise OSError(number, os.strerror(number), "/somewhere/save")
-    line = str(end.value)
-    assert line.startswith(f"error: {os.strerror(number)}: /somewhere/save; ")
-    assert advice in line and "\n" not in line
-
 
 STEPS = """
 import resource, torch

@@ -39,8 +39,8 @@ from speechbrain_vae.downstream import (
     open_corpus,
     open_experiment,
 )
+from speechbrain_vae.errors import one_line_errors
 from speechbrain_vae.nnet.lengths import frame_counts, length_mask
-from speechbrain_vae.pretraining import one_line_errors
 
 logger = logging.getLogger("speechbrain_vae.recipes.align")
 

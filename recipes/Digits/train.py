@@ -16,7 +16,7 @@ from speechbrain_vae.downstream import (
     open_experiment,
     write_results,
 )
-from speechbrain_vae.pretraining import one_line_errors
+from speechbrain_vae.errors import one_line_errors
 
 
 class DigitBrain(UtteranceBrain):

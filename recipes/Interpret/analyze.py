@@ -24,7 +24,7 @@ from speechbrain_vae.analysis.context import (
 from speechbrain_vae.analysis.discrimination import CONTEXT, open_items
 from speechbrain_vae.analysis.report import Section, write_report
 from speechbrain_vae.dataio.prepare import CORPORA
-from speechbrain_vae.pretraining import one_line_errors
+from speechbrain_vae.errors import one_line_errors
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from speechbrain_vae.analysis.report import write_report
 from speechbrain_vae.analysis.toy import section
-from speechbrain_vae.pretraining import one_line_errors
+from speechbrain_vae.errors import one_line_errors
 
 
 def main(argv):

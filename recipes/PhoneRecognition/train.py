@@ -25,7 +25,7 @@ from speechbrain_vae.downstream import (
     open_corpus,
     open_experiment,
 )
-from speechbrain_vae.pretraining import one_line_errors
+from speechbrain_vae.errors import one_line_errors
 
 
 class PhoneBrain(CtcBrain):

@@ -43,7 +43,7 @@ from speechbrain_vae.dataio.sharded import (
     damaged,
     read_index,
 )
-from speechbrain_vae.pretraining import one_line_errors
+from speechbrain_vae.errors import one_line_errors
 from speechbrain_vae.run_lock import run_lock
 from speechbrain_vae.run_settings import check_corpus_options
 from speechbrain_vae.weights import sha256

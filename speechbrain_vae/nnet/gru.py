@@ -305,14 +305,14 @@ class GRU(torch.nn.GRU):
 
     def _writes_out(self, x):
         return (
-            torch.is_grad_enabled()
+            not torch.compiler.is_compiling()
+            and torch.is_grad_enabled()
             and isinstance(x, torch.Tensor)
             and x.dim() == 3
             and x.shape[2] == self.input_size
             and x.numel() > 0
             and x.device.type == "cpu"
             and not torch.is_autocast_enabled("cpu")
-            and not torch.compiler.is_compiling()
             and self.num_layers == 1
             and self.bias
             and x.dtype == self.bias_hh_l0.dtype
