@@ -15,10 +15,9 @@ BLOCKS = (ConvBlock, torch.nn.GRU, torch.nn.LSTM)
 def recompute_activations(module):
     """Let every block keep its input alone, and compute the rest again for gradients.
 
-    Gradients stay the same. On the default VAE the activations of a training step take
-    a third less memory and the step a fifth more time; on the GRUs of the predictive
-    VAE it is 78 % less and 28 % more time (Chen et al. 2016, "Training deep nets with
-    sublinear memory cost").
+    Gradients stay the same; the activations of a training step take half the memory or
+    less, and the step a quarter to a third more time (Chen et al. 2016, "Training deep
+    nets with sublinear memory cost").
 
     Arguments
     ---------
