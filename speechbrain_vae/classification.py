@@ -44,8 +44,7 @@ class UtteranceBrain(DownstreamBrain):
     def evaluation_metrics(self, stage):
         """Error and accuracy in percent; of the test, each class in a file."""
         if stage == sb.Stage.TEST:
-            with open(self.hparams.errors_file, "w", encoding="utf-8") as file:
-                self.stats.write_stats(file)
+            self.write_errors(self.stats, self.hparams.errors_file)
         accuracy = 100 * self.stats.summarize("accuracy")
         return {"error": 100 - accuracy, "accuracy": accuracy}
 

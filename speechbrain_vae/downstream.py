@@ -12,7 +12,7 @@ from pathlib import Path
 import speechbrain as sb
 from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.utils.data_pipeline import provides, takes
-from speechbrain.utils.distributed import run_on_main
+from speechbrain.utils.distributed import if_main_process, run_on_main
 
 from speechbrain_vae.dataio.audio import load_entry
 from speechbrain_vae.dataio.dataset import batch_sampler
@@ -249,6 +249,9 @@ class DownstreamBrain(NamesNonFiniteLoss, sb.Brain):
     metric = "loss"
     """The number, the lower the better, that selects a checkpoint on validation."""
 
+    model = None
+    """What :func:`make_brain` built; ``modules.model`` may have DDP around it."""
+
     def represent(self, batch):
         """Input of the downstream model for a batch.
 
@@ -268,6 +271,12 @@ class DownstreamBrain(NamesNonFiniteLoss, sb.Brain):
     def evaluation_metrics(self, stage):
         """Numbers of the stage that has just ended, beside its loss, as floats."""
         return {}
+
+    def write_errors(self, errors, path):
+        """Write a metric of SpeechBrain's with its details, from one process."""
+        if if_main_process():
+            with open(path, "w", encoding="utf-8") as file:
+                errors.write_stats(file)
 
     def on_fit_batch_start(self, batch, should_step):
         """Randomness is a function of the step, so a resumed run repeats it."""
@@ -327,13 +336,15 @@ def make_brain(brain_class, hparams, run_opts, output_size, **recoverables):
     if not hparams["front_end"].frozen:
         recoverables["front_end"] = hparams["front_end"]
     hparams["checkpointer"].add_recoverables(recoverables)
-    return brain_class(
+    brain = brain_class(
         modules=modules,
         opt_class=hparams["opt_class"],
         hparams=hparams,
         run_opts=run_opts,
         checkpointer=hparams["checkpointer"],
     )
+    brain.model = modules["model"]
+    return brain
 
 
 def fit_and_test(brain, sets, test=True):

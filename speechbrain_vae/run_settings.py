@@ -19,6 +19,7 @@ from speechbrain.utils.distributed import ddp_init_group, get_local_rank, infer_
 
 from speechbrain_vae.dataio.prepare import CORPORA, prepare
 from speechbrain_vae.extraction import check_device
+from speechbrain_vae.nnet.distributed import is_distributed
 
 IDENTITY = (
     *("features", "layer", "freeze", "corpus", "corpus_options", "seed", "lr"),
@@ -35,7 +36,11 @@ _PATHS = {
     "output_folder": str,
     **dict.fromkeys(("data_folder", "feature_cache", "init_from"), (str, type(None))),
 }
-_ABOVE_ZERO = ("lr", "batch_seconds")
+_NUMBERS = {
+    "lr": "more than 0",
+    "lr_final": "at least 0",
+    "batch_seconds": "more than 0",
+}
 _WHOLE = {
     **dict.fromkeys(("seed", "num_workers", "lr_warmup_steps", "blocks"), 0),
     **dict.fromkeys(("number_of_epochs", "patience", "num_buckets"), 1),
@@ -81,7 +86,8 @@ def load_settings(argv, **changes):
     """
     hparams_file, run_opts, overrides = sb.parse_arguments(argv)
     run_opts = _for_this_machine(run_opts)
-    ddp_init_group(run_opts)
+    if not is_distributed():
+        ddp_init_group(run_opts)
     hparams_file, overrides = with_base(hparams_file, overrides)
     yaml = ruamel.yaml.YAML()
     given = yaml.load(overrides) or {}
@@ -244,11 +250,12 @@ def check_settings(settings, run_opts):
         if value is not None and not (whole and value >= least):
             must = f"must be a whole number, at least {least}"
             raise ValueError(f"{name} {must}; got {value!r}")
-    for name in _ABOVE_ZERO:
+    for name, range_ in _NUMBERS.items():
         value = settings.get(name, 1)
         check_kind(name, value, default=1)
-        if not 0 < value < math.inf:
-            raise ValueError(f"{name} must be more than 0; got {value}")
+        zero = value == 0 and range_ == "at least 0"
+        if not (zero or 0 < value < math.inf):
+            raise ValueError(f"{name} must be {range_}; got {value}")
     device = settings["device"] or infer_device()
     check_device(device)
     precisions = settings["precision"], settings["eval_precision"]

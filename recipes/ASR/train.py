@@ -16,6 +16,7 @@ import speechbrain as sb
 import torch
 from speechbrain.decoders import ctc_greedy_decode
 from speechbrain.utils.data_pipeline import provides, takes
+from speechbrain.utils.distributed import run_on_main
 from speechbrain.utils.metric_stats import ErrorRateStats
 
 from speechbrain_vae.ctc import CtcBrain
@@ -29,6 +30,7 @@ from speechbrain_vae.downstream import (
     open_experiment,
 )
 from speechbrain_vae.errors import one_line_errors
+from speechbrain_vae.nnet.distributed import leave_processes
 
 logger = logging.getLogger("speechbrain_vae.recipes.asr")
 
@@ -74,10 +76,9 @@ class AsrBrain(CtcBrain):
         if stage == sb.Stage.TEST:
             folder = Path(self.hparams.output_folder)
             for name, errors in (("wer", self.wer), ("cer", self.cer)):
-                with open(folder / f"{name}.txt", "w", encoding="utf-8") as file:
-                    errors.write_stats(file)
+                self.write_errors(errors, folder / f"{name}.txt")
             rows = error_rates_by_speaker(self.wer, self.cer, self.speakers)
-            write_table(rows, folder / "wer_by_speaker.csv")
+            run_on_main(write_table, args=[rows, folder / "wer_by_speaker.csv"])
         return {
             "WER": float(self.wer.summarize("error_rate")),
             "CER": float(self.cer.summarize("error_rate")),
@@ -254,3 +255,4 @@ def main(argv):
 
 if __name__ == "__main__":
     main(sys.argv[1:])
+    leave_processes()

@@ -9,7 +9,6 @@ peaks say roughly where they are. A network that sees windows of frames learns t
 states of phones there, is aligned, learns from its own alignment, and so on.
 """
 
-import json
 import logging
 import sys
 from collections import Counter
@@ -19,6 +18,7 @@ import speechbrain as sb
 import torch
 from speechbrain.dataio.dataloader import make_dataloader
 from speechbrain.utils.data_pipeline import provides, takes
+from speechbrain.utils.distributed import run_on_main
 
 from speechbrain_vae.analysis.forced_alignment import (
     REACH,
@@ -38,8 +38,10 @@ from speechbrain_vae.downstream import (
     make_brain,
     open_corpus,
     open_experiment,
+    write_results,
 )
 from speechbrain_vae.errors import one_line_errors
+from speechbrain_vae.nnet.distributed import leave_processes
 from speechbrain_vae.nnet.lengths import frame_counts, length_mask
 
 logger = logging.getLogger("speechbrain_vae.recipes.align")
@@ -149,7 +151,7 @@ class Aligner:
         kind = FrameBrain if number else PhoneBrain
         brain = make_brain(kind, hparams, run_opts, states.size)
         if weights:
-            brain.modules.model.load_state_dict(weights)
+            brain.model.load_state_dict(weights)
         sets = downstream_sets(entries, hparams, [target], ["target"], self.feats)
         fit_and_test(brain, sets, test=False)
         brain.on_evaluate_start(min_key=brain.metric)
@@ -162,12 +164,12 @@ class Aligner:
             for utt, scores in brain.scores(part):
                 found[utt] = states.align(scores - prior, self.phones[split][utt])
         if not number:
-            stride = brain.modules.model.encoder.stride
+            stride = brain.model.encoder.stride
             found = {
                 utt: peaks and self.first_guess(utt, peaks, stride)
                 for utt, peaks in found.items()
             }
-        return found, brain.modules.model.state_dict()
+        return found, brain.model.state_dict()
 
     def targets(self, states, spans):
         """What is learned of each utterance, and log priors of states."""
@@ -215,7 +217,8 @@ class Aligner:
             for part in self.entries.values()
             for utt, entry in part.items()
         }
-        write_alignment(self.folder / "alignment.tsv.gz", times, speakers)
+        alignment = [self.folder / "alignment.tsv.gz", times, speakers]
+        run_on_main(write_alignment, args=alignment)
         if short:
             logger.warning(
                 "%d utterances are too short for their phones and are left out: %s",
@@ -227,7 +230,7 @@ class Aligner:
             "left_out": len(short),
             **self.compare("alignment.tsv.gz", spans),
         }
-        (self.folder / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+        write_results(results, self.folder)
         return times
 
     def compare(self, name, spans):
@@ -266,3 +269,4 @@ def main(argv):
 
 if __name__ == "__main__":
     main(sys.argv[1:])
+    leave_processes()

@@ -17,6 +17,7 @@ from speechbrain_vae.downstream import (
     write_results,
 )
 from speechbrain_vae.errors import one_line_errors
+from speechbrain_vae.nnet.distributed import leave_processes
 
 
 class DigitBrain(UtteranceBrain):
@@ -132,3 +133,4 @@ def main(argv):
 
 if __name__ == "__main__":
     main(sys.argv[1:])
+    leave_processes()

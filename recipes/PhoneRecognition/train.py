@@ -26,6 +26,7 @@ from speechbrain_vae.downstream import (
     open_experiment,
 )
 from speechbrain_vae.errors import one_line_errors
+from speechbrain_vae.nnet.distributed import leave_processes
 
 
 class PhoneBrain(CtcBrain):
@@ -61,8 +62,7 @@ class PhoneBrain(CtcBrain):
         rates = {p: float(e.summarize("error_rate")) for p, e in self.errors.items()}
         best = min(rates, key=rates.get)
         if stage == sb.Stage.TEST:
-            with open(self.hparams.errors_file, "w", encoding="utf-8") as file:
-                self.errors[best].write_stats(file)
+            self.write_errors(self.errors[best], self.hparams.errors_file)
         return {"PER": rates[best], "blank_penalty": best}
 
 
@@ -171,3 +171,4 @@ def main(argv):
 
 if __name__ == "__main__":
     main(sys.argv[1:])
+    leave_processes()

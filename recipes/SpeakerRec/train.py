@@ -29,6 +29,7 @@ from speechbrain_vae.downstream import (
     write_results,
 )
 from speechbrain_vae.errors import one_line_errors
+from speechbrain_vae.nnet.distributed import leave_processes
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ class SpeakerBrain(UtteranceBrain):
         embeddings = {}
         for batch in self.make_dataloader(dataset, sb.Stage.TEST, batch_size=1):
             feats, lengths = self.represent(batch.to(self.device))
-            embeddings[batch.id[0]] = self.modules.model.embed(feats, lengths)[0].cpu()
+            embeddings[batch.id[0]] = self.model.embed(feats, lengths)[0].cpu()
         return embeddings
 
 
@@ -185,3 +186,4 @@ def main(argv):
 
 if __name__ == "__main__":
     main(sys.argv[1:])
+    leave_processes()

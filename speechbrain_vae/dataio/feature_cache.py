@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from speechbrain.utils.distributed import if_main_process
+from speechbrain.utils.distributed import run_on_main
 from tqdm import tqdm
 
 from speechbrain_vae.dataio.audio import load_entry
@@ -87,7 +87,7 @@ class CachedFeatures:
             for key, chunk in zip(keys, chunks, strict=True)
             if not self._complete(key)
         ]
-        if missing and if_main_process():
+        if missing:
             self._build(missing, workers)
         for key in keys:
             index = json.loads(self._index(key).read_text())
@@ -199,6 +199,8 @@ def open_features(
 ) -> CachedFeatures | ComputedFeatures:
     """Features of a manifest: cached when a cache folder is given.
 
+    Of several DDP processes the main one fills the cache, while the others wait.
+
     Arguments
     ---------
     entries : dict
@@ -226,4 +228,4 @@ def open_features(
     """
     if cache is None:
         return ComputedFeatures(entries, features)
-    return CachedFeatures(entries, features, cache, workers)
+    return run_on_main(CachedFeatures, args=[entries, features, cache, workers])

@@ -8,7 +8,6 @@ from speechbrain.dataio.dataloader import make_dataloader
 from speechbrain.utils.distributed import (
     get_rank,
     is_distributed_initialized,
-    run_on_main,
 )
 
 from speechbrain_vae.dataio.dataset import batch_sampler, feature_dataset
@@ -76,8 +75,7 @@ class ManifestData:
 
     def __init__(self, manifest, features, cache=None, workers=0):
         entries = read_manifest(manifest)
-        how = [entries, features, cache, workers]
-        self.feats = run_on_main(open_features, args=how)
+        self.feats = open_features(entries, features, cache, workers)
         self.dataset = feature_dataset(entries, self.feats)
         self.ids = list(entries)
         self.name = str

@@ -204,6 +204,7 @@ def test_what_a_user_can_get_wrong_ends_in_one_line(options, message, tmp_path):
     [
         ("--lr banana", "lr must be a number; got 'banana'"),
         ("--lr -1", "lr must be more than 0"),
+        ("--lr_final -1", "lr_final must be at least 0"),
         ("--seed banana", "seed must be a number"),
         ("--patience null", "patience must be a number"),
         ("--batch_seconds 0", "batch_seconds must be more than 0"),

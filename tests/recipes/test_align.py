@@ -8,6 +8,7 @@ from benchmarks.loading import RECIPES, load_recipe
 from speechbrain_vae.analysis.alignments import read_alignment
 from speechbrain_vae.analysis.forced_alignment import differences
 
+from .processes import in_two_processes
 from .tone_corpus import PHONES, SENTENCES, results, tone_corpus
 
 recipe = load_recipe("Align")
@@ -86,3 +87,12 @@ def test_a_lexicon_without_the_words_ends_in_one_line(tmp_path):
     (tmp_path / "lexicon.txt").write_text("ELSEWHERE EH L S W EH R\n")
     with pytest.raises(SystemExit, match="all in the lexicon; .*--lexicon FILE"):
         recipe.main(command(tmp_path, lexicon=tmp_path / "lexicon.txt"))
+
+
+def test_two_processes_align(tmp_path):
+    tone_corpus(tmp_path / "corpus", times=12)
+    in_two_processes("Align", command(tmp_path, batch_seconds=1))
+    times = read_alignment(tmp_path / "run" / "alignment.tsv.gz")
+    test = {f"0003{i:05d}": true_times(text) for i, text in enumerate(SENTENCES)}
+    assert differences({utt: times[utt] for utt in test}, test)["median_ms"] <= 15
+    assert results(tmp_path / "run") == {"utterances": 28, "left_out": 0}

@@ -11,6 +11,7 @@ from benchmarks.loading import RECIPES, load_recipe
 from speechbrain_vae.dataio.text import train_units
 from speechbrain_vae.export import read_export
 
+from .processes import in_two_processes
 from .tone_corpus import results, tone_corpus
 
 recipe = load_recipe("ASR")
@@ -156,3 +157,12 @@ def test_an_ngram_without_kenlm_ends_in_one_line(tmp_path):
     with pytest.raises(SystemExit, match="kenlm .* not installed") as error:
         recipe.main(command(tmp_path, *options))
     assert "\n" not in str(error.value)
+
+
+def test_two_processes_train_an_encoder_that_is_not_frozen(tiny_export, tmp_path):
+    tone_corpus(tmp_path / "corpus", times=4)
+    source = ("--features", tiny_export, "--layer", "encoder", "--freeze", False)
+    options = ("--number_of_epochs", 2, "--batch_seconds", 1)
+    in_two_processes("ASR", command(tmp_path, *options, *SMALL, *source))
+    assert results(tmp_path / "run")["test.WER"] <= 100
+    assert "speaker" in (tmp_path / "run" / "wer_by_speaker.csv").read_text()

@@ -10,6 +10,7 @@ import soundfile
 
 from benchmarks.loading import RECIPES, load_recipe
 
+from .processes import in_two_processes
 from .tone_corpus import results
 
 recipe = load_recipe("Digits")
@@ -165,3 +166,9 @@ def test_the_script_runs_by_itself(tmp_path):
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert "test.accuracy" in results(tmp_path / "run")
+
+
+def test_two_processes_leave_out_every_speaker(tmp_path):
+    digits(tmp_path / "corpus")
+    in_two_processes("Digits", command(tmp_path, *QUICK[:-1], 2))
+    assert results(tmp_path / "run")["test.accuracy"] > 90

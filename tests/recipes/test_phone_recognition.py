@@ -6,6 +6,7 @@ import torch
 from benchmarks.loading import RECIPES, load_recipe
 from speechbrain_vae.export import read_export
 
+from .processes import in_two_processes
 from .tone_corpus import results, tone_corpus
 
 recipe = load_recipe("PhoneRecognition")
@@ -109,3 +110,12 @@ def test_settings_that_cannot_be_used_end_in_one_line(options, message, tmp_path
     tone_corpus(tmp_path / "corpus")
     with pytest.raises(SystemExit, match=message):
         recipe.main(command("bilstm.yaml", tmp_path, *options))
+
+
+def test_two_processes_learn_it_too(tmp_path):
+    tone_corpus(tmp_path / "corpus", times=12)
+    options = ("--number_of_epochs", 10, "--batch_seconds", 1, "--lr", 0.1)
+    argv = command("linear.yaml", tmp_path, *options)
+    in_two_processes("PhoneRecognition", argv)
+    assert results(tmp_path / "run")["test.PER"] <= 10
+    assert "000300001, %WER" in (tmp_path / "run" / "per.txt").read_text()

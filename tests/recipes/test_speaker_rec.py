@@ -11,6 +11,7 @@ import soundfile
 from benchmarks.loading import RECIPES, load_recipe
 from speechbrain_vae.lobes.front_ends import FrontEnd
 
+from .processes import in_two_processes
 from .tone_corpus import results
 
 recipe = load_recipe("SpeakerRec")
@@ -221,3 +222,12 @@ def test_the_script_runs_by_itself(tmp_path):
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert "test.accuracy" in results(tmp_path / "run")
+
+
+@pytest.mark.parametrize("task", ["identification", "verification"])
+def test_two_processes_know_speakers(task, tmp_path):
+    voices(tmp_path / "corpus")
+    options = ("--task", task, *QUICK[:-1], 4)
+    in_two_processes("SpeakerRec", command("linear.yaml", tmp_path, *options))
+    found = results(tmp_path / "run")
+    assert found.get("test.error", found.get("test.EER")) <= 15
