@@ -5,7 +5,7 @@ import torch
 from speechbrain_vae.nnet.distributed import mean_over_frames
 from speechbrain_vae.nnet.quantisers.base import Quantiser
 from speechbrain_vae.nnet.quantisers.codebook import Codebook
-from speechbrain_vae.nnet.quantisers.nearest import score_blocks
+from speechbrain_vae.nnet.quantisers.nearest import score_blocks, smallest
 from speechbrain_vae.nnet.quantisers.vector import codes_or_zero
 
 BLOCK_BYTES = 2 * 2**20
@@ -159,10 +159,10 @@ class SampledCodes(torch.autograd.Function):
         mass = torch.zeros_like(codes[:, 0])
         indices, nearest = torch.empty(2, len(x), dtype=torch.long, device=x.device)
         for rows, _, scores in score_blocks(x, codes, BLOCK_BYTES):
+            nearest[rows] = smallest(scores)
             logits = scores.mul_(-2 * precision)
-            nearest[rows] = logits.argmax(1)
             mass += logits.softmax(1).sum(0)
-            indices[rows] = _add_noise(logits, seed, rows).argmax(1)
+            indices[rows] = smallest(_add_noise(logits, seed, rows).neg_())
         ctx.save_for_backward(x, codes, precision, temperature, indices)
         ctx.seed = seed
         ctx.mark_non_differentiable(indices, nearest)
