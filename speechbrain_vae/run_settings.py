@@ -86,6 +86,7 @@ def load_settings(argv, **changes):
     """
     hparams_file, run_opts, overrides = sb.parse_arguments(argv)
     run_opts = _for_this_machine(run_opts)
+    # A recipe of several experiments comes here once for each.
     if not is_distributed():
         ddp_init_group(run_opts)
     hparams_file, overrides = with_base(hparams_file, overrides)
