@@ -8,6 +8,7 @@ what they are.
 
 import argparse
 import functools
+import tempfile
 import time
 from pathlib import Path
 
@@ -49,7 +50,8 @@ class Frames:
 def trainer_of(name, change):
     """A trainer of a recipe whose autoencoder was changed, and a batch for it."""
     text = (ROOT / "hparams" / f"{name}.yaml").read_text(encoding="utf-8")
-    hparams = load_hyperpyyaml(text, {"output_folder": "nowhere"})
+    with tempfile.TemporaryDirectory() as folder:
+        hparams = load_hyperpyyaml(text, {"output_folder": folder})
     features = hparams["features"]
     if features.needs_statistics:
         features.set_statistics(torch.zeros(features.size), torch.ones(features.size))

@@ -39,12 +39,7 @@ RESULTS = "results.json"
 def open_experiment(argv, **changes):
     """Read the command line and the YAML, and make the output folder.
 
-    Arguments
-    ---------
-    argv : list of str
-        Arguments of the script: the YAML, SpeechBrain's run options, overrides.
-    **changes
-        Keys of the YAML that the script sets itself, whatever the command line says.
+    Arguments as for :func:`~speechbrain_vae.run_settings.load_settings`.
 
     Returns
     -------

@@ -15,7 +15,6 @@ from speechbrain.utils.distributed import get_rank
 
 from speechbrain_vae.dataio.prepare import prepare
 from speechbrain_vae.nnet.normalisation import mean_and_std
-from speechbrain_vae.run_settings import check_corpus_options
 
 STEPS_PER_EPOCH = 2**24
 """More steps than any epoch has: seeds of different epochs do not meet."""
@@ -206,14 +205,17 @@ def prepare_corpus(hparams, save_folder):
     if corpus == "shards":
         # Prepared before they were written.
         return None
-    corpus = corpus or "folder"
-    check_corpus_options(corpus, hparams["corpus_options"])
-    return prepare(
-        corpus,
-        data_folder,
-        save_folder,
-        seed=hparams["seed"],
-        workers=max(1, os.cpu_count() or 1),
-        sample_rate=hparams["sample_rate"],
-        **hparams["corpus_options"],
-    )
+    options = hparams["corpus_options"]
+    settings = {
+        "corpus": corpus or "folder",
+        "data_folder": data_folder,
+        "save_folder": save_folder,
+        "seed": hparams["seed"],
+        "workers": max(1, os.cpu_count() or 1),
+        "sample_rate": hparams["sample_rate"],
+    }
+    if taken := settings.keys() & options.keys():
+        raise ValueError(
+            f"corpus_options has {', '.join(sorted(taken))}, which a run sets itself"
+        )
+    return prepare(**settings, **options)

@@ -4,10 +4,9 @@ folder has those of one."""
 import contextlib
 import dataclasses
 import difflib
-import importlib
-import inspect
 import io
 import math
+import operator
 import os
 from pathlib import Path
 
@@ -17,8 +16,8 @@ import torch
 from hyperpyyaml import load_hyperpyyaml, resolve_references
 from speechbrain.utils.distributed import ddp_init_group, get_local_rank, infer_device
 
-from speechbrain_vae.dataio.prepare import CORPORA, prepare
 from speechbrain_vae.extraction import check_device
+from speechbrain_vae.kinds import check_kind
 from speechbrain_vae.nnet.distributed import is_distributed
 
 IDENTITY = (
@@ -27,20 +26,12 @@ IDENTITY = (
 )
 """Keys without which a checkpoint is another experiment's."""
 
-_KINDS: dict = {
-    bool: "True or False",
-    (int, float): "a number",
-    dict: "names and values such as {name: value}",
-}
 _PATHS = {
     "output_folder": str,
     **dict.fromkeys(("data_folder", "feature_cache", "init_from"), (str, type(None))),
 }
-_NUMBERS = {
-    "lr": "more than 0",
-    "lr_final": "at least 0",
-    "batch_seconds": "more than 0",
-}
+_ABOVE_ZERO, _FROM_ZERO = (operator.gt, "more than 0"), (operator.ge, "at least 0")
+_NUMBERS = {"lr": _ABOVE_ZERO, "lr_final": _FROM_ZERO, "batch_seconds": _ABOVE_ZERO}
 _WHOLE = {
     **dict.fromkeys(("seed", "num_workers", "lr_warmup_steps", "blocks"), 0),
     **dict.fromkeys(("number_of_epochs", "patience", "num_buckets"), 1),
@@ -159,63 +150,6 @@ def building():
         raise ValueError(f"the YAML cannot be built: {reasons}") from error
 
 
-def check_kind(name, value, default):
-    """Refuse a setting that is not of the kind of its default.
-
-    Kinds are numbers, truth values, and names with values; another default, such as
-    none, allows anything.
-
-    Arguments
-    ---------
-    name : str
-        Of the setting.
-    value, default : object
-
-    Example
-    -------
-    >>> check_kind("lr", 1, default=0.001)
-    >>> check_kind("noise", 0.5, default=True)
-    Traceback (most recent call last):
-      ...
-    ValueError: noise must be True or False; got 0.5
-    """
-    for kind, words in _KINDS.items():
-        if isinstance(default, kind):
-            truth = value in (True, False) and isinstance(value, int)
-            right = isinstance(value, kind) and not isinstance(value, bool)
-            if not (truth if kind is bool else right):
-                raise ValueError(f"{name} must be {words}; got {value!r}")
-            return
-
-
-def check_corpus_options(corpus, options):
-    """Refuse options of a corpus that are not of the kind of their defaults.
-
-    Arguments
-    ---------
-    corpus : str
-        As for :func:`speechbrain_vae.dataio.prepare.prepare`, which refuses an unknown
-        corpus, and options that it does not have.
-    options : dict
-
-    Example
-    -------
-    >>> check_corpus_options("folder", {"min_seconds": "short"})
-    Traceback (most recent call last):
-      ...
-    ValueError: corpus_options: min_seconds must be a number; got 'short'
-    """
-    functions = [prepare]
-    if corpus in CORPORA:
-        module = importlib.import_module(f"speechbrain_vae.dataio.{corpus}")
-        functions.append(module.splits)
-    for function in functions:
-        parameters = inspect.signature(function).parameters
-        for name in options.keys() & parameters.keys():
-            default = parameters[name].default
-            check_kind(f"corpus_options: {name}", options[name], default)
-
-
 def check_settings(settings, run_opts):
     """Refuse settings that no constructor looks at.
 
@@ -251,12 +185,11 @@ def check_settings(settings, run_opts):
         if value is not None and not (whole and value >= least):
             must = f"must be a whole number, at least {least}"
             raise ValueError(f"{name} {must}; got {value!r}")
-    for name, range_ in _NUMBERS.items():
+    for name, (is_right, words) in _NUMBERS.items():
         value = settings.get(name, 1)
         check_kind(name, value, default=1)
-        zero = value == 0 and range_ == "at least 0"
-        if not (zero or 0 < value < math.inf):
-            raise ValueError(f"{name} must be {range_}; got {value}")
+        if not (is_right(value, 0) and value < math.inf):
+            raise ValueError(f"{name} must be {words}; got {value}")
     device = settings["device"] or infer_device()
     check_device(device)
     precisions = settings["precision"], settings["eval_precision"]

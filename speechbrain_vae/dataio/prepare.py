@@ -18,6 +18,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from speechbrain_vae.kinds import check_kind
+
 from .checks import Job, check_files
 from .manifests import (
     GENERATED_MARKER,
@@ -217,17 +219,20 @@ def _corpus_module(corpus):
 
 
 def _check_arguments(module, corpus, options, sample_rate, min_seconds, max_seconds):
-    known = [
-        name
-        for name in inspect.signature(module.splits).parameters
+    known = {
+        name: parameter.default
+        for name, parameter in inspect.signature(module.splits).parameters.items()
         if name not in ("data_folder", "seed")
-    ]
-    for name in options:
+    }
+    for name, value in options.items():
         if name not in known:
             raise ValueError(
                 f"the corpus {corpus} has no option {name!r}; its options: "
                 f"{', '.join(known) or 'none'}"
             )
+        check_kind(name, value, known[name])
+    for name, value in {"min_seconds": min_seconds, "max_seconds": max_seconds}.items():
+        check_kind(name, value, default=1.0)
     if not isinstance(sample_rate, int) or sample_rate <= 0:
         raise ValueError(f"sample_rate is a whole number of Hz, got {sample_rate!r}")
     if not 0 <= min_seconds < max_seconds:

@@ -45,7 +45,6 @@ from speechbrain_vae.dataio.sharded import (
 )
 from speechbrain_vae.errors import one_line_errors
 from speechbrain_vae.run_lock import run_lock
-from speechbrain_vae.run_settings import check_corpus_options
 from speechbrain_vae.weights import sha256
 
 logger = logging.getLogger(__name__)
@@ -341,7 +340,6 @@ def _options(args):
         raise ValueError(
             f"--corpus_options has {', '.join(taken)}, an option of the command itself"
         )
-    check_corpus_options(args.corpus, options)
     return options
 
 

@@ -1,14 +1,13 @@
 """train.py in two processes of distributed data parallel (DDP)."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 
 from speechbrain_vae.inference import FeatureEncoder
+from tests.processes import under_torchrun
 
-from .training import ENVIRONMENT, TINY, command, noise_corpus
+from .training import TINY, command, noise_corpus
 
 
 @pytest.fixture(scope="module")
@@ -19,19 +18,8 @@ def corpus(tmp_path_factory):
 
 def two_processes(recipe, folder, corpus, *options):
     """Run train.py under torchrun."""
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    # Processes on CPUs, where the machine has GPUs too.
-    environment = {**ENVIRONMENT, "CUDA_VISIBLE_DEVICES": ""}
-    python, *rest = command(recipe, folder, corpus, *TINY, *options)
-    assert python == sys.executable
-    return subprocess.run(
-        [python, *launcher, *rest],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=1800,
-    )
+    _, script, *rest = command(recipe, folder, corpus, *TINY, *options)
+    return under_torchrun(script, rest, folder)
 
 
 # Of each way to learn a codebook, one; of a stopped run, the second half.
@@ -43,16 +31,11 @@ def two_processes(recipe, folder, corpus, *options):
     ],
 )
 def test_two_processes_train_resume_and_export(recipe, where, corpus, tmp_path):
-    options = [
-        *where,
-        "--codebook_size",
-        16,
-        "--batch_seconds",
-        5,
-        "--number_of_epochs",
-    ]
+    options = [*where, "--codebook_size", 16, "--batch_seconds", 5]
     for epochs in (1, 2):
-        done = two_processes(recipe, tmp_path, corpus, *options, epochs)
+        done = two_processes(
+            recipe, tmp_path, corpus, *options, "--number_of_epochs", epochs
+        )
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     assert report["train"]["epochs"] == 2

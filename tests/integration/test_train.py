@@ -181,6 +181,7 @@ def test_features_are_the_same_before_and_after_export(tiny_export):
         (["--batch_secnods", "3"], "batch_secnods"),
         (["--normalisation", "speaker"], "utterance, shrunk, global, none"),
         (["--corpus_options", "{min_seconds: banana}"], "must be a number"),
+        (["--corpus_options", "{seed: 3}"], "corpus_options has seed, which a run"),
         (["--device", "banana"], "PyTorch cannot use the device 'banana' here"),
     ],
 )

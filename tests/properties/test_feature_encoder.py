@@ -14,7 +14,7 @@ from .batches import DTYPES, assert_zero, waveforms
 HOP, SIZE = 160, 8
 NORMALISATIONS = ("utterance", "global")
 every_normalisation = pytest.mark.parametrize("name", NORMALISATIONS)
-drawn = given(waveforms(4000, levels=(-2, 0)))
+WAVES = waveforms(4000, levels=(-2, 0))
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def assert_near(found, expected):
 
 
 @every_normalisation
-@drawn
+@given(wave=WAVES)
 def test_features_are_those_of_the_utterance_alone(encoders, name, wave):
     wavs, counts, wav_lens = wave
     encode = encoders[name].encode_batch
@@ -56,7 +56,7 @@ def test_features_are_those_of_the_utterance_alone(encoders, name, wave):
 
 
 @every_normalisation
-@given(wave=waveforms(4000, levels=(-2, 0)), more=st.integers(1, 2000))
+@given(wave=WAVES, more=st.integers(1, 2000))
 def test_padding_changes_nothing_whatever_it_holds(encoders, name, wave, more):
     wavs, counts, _ = wave
     encode = encoders[name].encode_batch
@@ -73,7 +73,7 @@ def test_padding_changes_nothing_whatever_it_holds(encoders, name, wave, more):
 
 @every_normalisation
 @given(
-    wave=waveforms(4000, levels=(-2, 0)),
+    wave=WAVES,
     dtype=st.sampled_from([*DTYPES, torch.float16]),
 )
 def test_every_number_type_gives_the_features_of_its_values(
@@ -90,7 +90,7 @@ def test_every_number_type_gives_the_features_of_its_values(
 
 @every_normalisation
 @given(
-    wave=waveforms(4000, levels=(-2, 0)),
+    wave=WAVES,
     bad=st.sampled_from([torch.nan, torch.inf, -torch.inf]),
     place=st.floats(0, 1),
 )
@@ -133,7 +133,7 @@ def test_lengths_of_another_batch_are_refused(encoders, lengths):
 
 
 @every_normalisation
-@drawn
+@given(wave=WAVES)
 def test_what_is_reconstructed_is_finite_and_of_every_frame(encoders, name, wave):
     wavs, _, wav_lens = wave
     found = encoders[name].reconstruct_batch(wavs, wav_lens)

@@ -166,3 +166,10 @@ def test_two_processes_train_an_encoder_that_is_not_frozen(tiny_export, tmp_path
     in_two_processes("ASR", command(tmp_path, *options, *SMALL, *source))
     assert results(tmp_path / "run")["test.WER"] <= 100
     assert "speaker" in (tmp_path / "run" / "wer_by_speaker.csv").read_text()
+    saved, *_ = (tmp_path / "run" / "save").glob("CKPT*/front_end.ckpt")
+    trained = torch.load(saved, weights_only=True)
+    export = read_export(tiny_export).autoencoder.state_dict()
+    assert any(
+        not torch.equal(trained[f"source.encoder.autoencoder.{name}"], value)
+        for name, value in export.items()
+    )
