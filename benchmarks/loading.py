@@ -8,8 +8,12 @@ RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 
 def load_recipe(name):
     """The module of ``recipes/<name>/train.py``."""
-    path = RECIPES / name / "train.py"
-    spec = importlib.util.spec_from_file_location(f"recipe_{name}", path)
+    return load_script(RECIPES / name / "train.py", f"recipe_{name}")
+
+
+def load_script(path, name="script"):
+    """The module of a script."""
+    spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -4,6 +4,7 @@ A recipe brings a YAML, a small Brain on top of :class:`DownstreamBrain`, and th
 labels of its task; everything else is here.
 """
 
+import copy
 import json
 import logging
 from collections import ChainMap
@@ -163,7 +164,7 @@ def check_labels(name, labels):
 
 
 def frozen_features(entries, hparams):
-    """Features of all utterances, computed once.
+    """Features of all utterances, computed once, on the CPU.
 
     Cached by the splits of the corpus, so a recipe that divides the utterances anew
     asks for them first and shares the cache with those that do not.
@@ -180,9 +181,10 @@ def frozen_features(entries, hparams):
     mapping of str to torch.Tensor, or None
         Features [T, size] by utterance ID; none where the front end learns.
     """
-    front_end = hparams["front_end"]
-    if not front_end.frozen:
+    if not hparams["front_end"].frozen:
         return None
+    # The Brain takes its own to the GPU, where loaders' processes must not go.
+    front_end = copy.deepcopy(hparams["front_end"]).cpu()
     folder, workers = hparams["feature_cache"], hparams["num_workers"]
     return ChainMap(*(front_end.open(e, folder, workers) for e in entries.values()))
 

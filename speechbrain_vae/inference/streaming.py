@@ -167,12 +167,12 @@ def _normaliser(feats, valid, features):
     def floored(*piece):
         return feats.read(*piece).clamp(min=floor)
 
+    where = features.mean.device
     if features.normalisation in ("global", "none"):
-        where = features.mean.device
         return lambda *piece: features.normalise(floored(*piece)[None].to(where))[0]
     mean, std = mean_and_std(floored(*piece) for piece in pieces)
-    mean, std = features.shrink(mean.float(), std.float())
-    return lambda *piece: (floored(*piece) - mean) / std
+    mean, std = features.shrink(mean.float().to(where), std.float().to(where))
+    return lambda *piece: (floored(*piece).to(where) - mean) / std
 
 
 @torch.no_grad()

@@ -1,6 +1,5 @@
 """One command from an export to a report."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from benchmarks.loading import load_script
 from speechbrain_vae.analysis import toy
 from speechbrain_vae.analysis.items import read_items
 
@@ -21,17 +21,9 @@ SLUGS = {
 }
 
 
-def script(name):
-    """A script as a module."""
-    spec = importlib.util.spec_from_file_location(name, RECIPES / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture
 def analyze():
-    return script("analyze")
+    return load_script(RECIPES / "analyze.py")
 
 
 @pytest.fixture
@@ -208,9 +200,9 @@ def test_the_toy_has_a_command_of_its_own(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(toy, "BATCH", 64)
     monkeypatch.setattr(toy, "DISTRIBUTIONS", {"uniform": toy.uniform})
     monkeypatch.setattr(toy, "animate", lambda *args: animate(*args[:2], frames=3))
-    script("toy").main(["--codes", "8", "--output", str(tmp_path)])
+    load_script(RECIPES / "toy.py").main(["--codes", "8", "--output", str(tmp_path)])
     assert capsys.readouterr().out.strip() == str(tmp_path / "report.html")
     names = {path.name for path in (tmp_path / "figures").iterdir()}
     assert any(name.endswith(".gif") for name in names) and len(names) > 1
     with pytest.raises(SystemExit, match="--codes must be at least 4; got 2"):
-        script("toy").main(["--codes", "2"])
+        load_script(RECIPES / "toy.py").main(["--codes", "2"])
