@@ -153,3 +153,18 @@ def test_encoders_give_the_features_of_the_cpu(normalisation, tmp_path, gpu):
 
     for found, expected in zip(features(gpu), features("cpu"), strict=True):
         torch.testing.assert_close(found.to("cpu"), expected, atol=1e-4, rtol=1e-3)
+
+
+def test_a_front_end_outside_of_the_modules_follows_the_waveforms(tiny_export, gpu):
+    wavs = torch.randn(2, 16000)
+    expected = FrozenEncoder(tiny_export)(wavs)
+    found = FrozenEncoder(tiny_export)(wavs.to(gpu))
+    torch.testing.assert_close(found.to("cpu"), expected, atol=1e-4, rtol=1e-3)
+    for options in ({"representation": "layers"}, {"freeze": False}):
+        options = {"representation": "encoder", **options}
+        front_end = FrozenEncoder(tiny_export, **options)
+        with pytest.raises(ValueError, match="recipe's modules"):
+            front_end(wavs.to(gpu))
+        assert front_end.to(gpu)(wavs.to(gpu)).device == torch.device(gpu)
+    with pytest.raises(ValueError, match="on the CPU alone"):
+        FrozenEncoder(tiny_export, precision="int8")(wavs.to(gpu))

@@ -43,13 +43,9 @@ def lower_precision(
     >>> type(lower_precision(model, "int8")[0]).__module__
     'torch.ao.nn.quantized.dynamic.modules.linear'
     """
-    check_precision(precision)
+    check_precision(precision, device)
     if precision != "int8":
         return autoencoder
-    if torch.device(device).type != "cpu":
-        raise ValueError(
-            f'precision="int8" runs on the CPU alone; got {device}: use "bf16" there'
-        )
     model = copy.deepcopy(autoencoder)
     for module in list(model.modules()):
         # Of weight normalisation, the weights: layers of 8 bits know no other.
@@ -84,8 +80,8 @@ def autocast(precision: str, device: str = "cpu") -> torch.autocast:
     )
 
 
-def check_precision(precision: str) -> None:
-    """Refuse an unknown precision.
+def check_precision(precision: str, device: str | torch.device = "cpu") -> None:
+    """Refuse an unknown precision, and int8 elsewhere than on a CPU.
 
     Example
     -------
@@ -97,4 +93,8 @@ def check_precision(precision: str) -> None:
     if precision not in PRECISIONS:
         raise ValueError(
             f"precision must be one of {', '.join(PRECISIONS)}; got {precision!r}"
+        )
+    if precision == "int8" and torch.device(device).type != "cpu":
+        raise ValueError(
+            f'precision="int8" runs on the CPU alone; got {device}: use "bf16" there'
         )

@@ -26,8 +26,10 @@ class FrozenEncoder(torch.nn.Module):
     A drop-in for the self-supervised front end of SpeechBrain's own recipes. It
     loads itself when it is built, stays in evaluation mode when the recipe calls
     ``train()``, and needs no lengths: an utterance ends at its last non-zero sample.
-    Among the ``recoverables`` of a checkpointer it saves what the recipe trains, and
-    nothing that the export holds already.
+    Where nothing of it is trained it follows the waveforms to their device, as Fbank
+    does; otherwise it must be one of the recipe's ``modules``, and says so. Among the
+    ``recoverables`` of a checkpointer it saves what the recipe trains, and nothing
+    that the export holds already.
 
     Arguments
     ---------
@@ -143,6 +145,7 @@ class FrozenEncoder(torch.nn.Module):
             Shape [B, T, output_size], float32, zero on padding (tokens: -1), with
             ``T`` about ``S / (sample_rate * frame_shift)``.
         """
+        self._follow(wav)
         tuned = torch.is_grad_enabled() and not self.freeze
         with torch.set_grad_enabled(tuned), self._autocast(wav):
             hidden = self.represent(*self.features(wav, wav_lens))
@@ -174,6 +177,7 @@ class FrozenEncoder(torch.nn.Module):
         features : torch.Tensor
             The codes themselves, shape [B, T, D], zero on padding.
         """
+        self._follow(wav)
         with self._autocast(wav):
             code, _ = self.autoencoder.encode(*self.features(wav, wav_lens))
         return self._indices(code).clamp(min=0), code.features.float()
@@ -189,6 +193,19 @@ class FrozenEncoder(torch.nn.Module):
         if self.representation == "tokens":
             return self._indices(code)
         return code.latent if self.representation == "latent" else code.features
+
+    def _follow(self, wav):
+        # Recipes call what computes features whether or not it is among their modules.
+        check_precision(self.precision, wav.device)
+        here = self.features.mean.device
+        if here == wav.device:
+            return
+        if any(parameter.requires_grad for parameter in self.parameters()):
+            raise ValueError(
+                f"the front end is on {here}, the waveforms are on {wav.device}: give "
+                "what is trained of it to the recipe's modules, in its YAML"
+            )
+        self.to(wav.device)
 
     def _autocast(self, wav):
         # The recipe's own autocast, where there is one, goes on.
