@@ -165,6 +165,16 @@ def _batch_second(run):
     return turned
 
 
+def _from_data(make):
+    """``torch.tensor`` or ``torch.as_tensor``, which read numbers without dispatch."""
+
+    def on_device(data, dtype=None, device=None):
+        made = make(tree_map_only(GpuTensor, lambda x: x.tolist(), data), dtype=dtype)
+        return made if device is None else made.to(device)
+
+    return on_device
+
+
 @contextlib.contextmanager
 def pretended_gpu():
     """Give ``"meta"`` as the device to what runs inside."""
@@ -179,8 +189,10 @@ def pretended_gpu():
         return lambda device="cuda": ask("cuda" if device == GPU.type else device)
 
     def load_here(file, map_location=None, **options):
-        there = map_location is not None and torch.device(map_location) == GPU
-        return load(file, map_location="cpu" if there else map_location, **options)
+        if map_location is None or torch.device(map_location) != GPU:
+            return load(file, map_location=map_location, **options)
+        loaded = load(file, map_location="cpu", **options)
+        return tree_map_only(torch.Tensor, lambda x: x.to(GPU), loaded)
 
     modes = torch.amp.autocast_mode
     with (
@@ -190,6 +202,8 @@ def pretended_gpu():
             torch,
             get_autocast_dtype=of_cuda(torch.get_autocast_dtype),
             is_autocast_enabled=of_cuda(torch.is_autocast_enabled),
+            tensor=_from_data(torch.tensor),
+            as_tensor=_from_data(torch.as_tensor),
         ),
         mock.patch.object(torch, "Generator", _Generator),
         mock.patch.object(torch, "load", load_here),

@@ -35,6 +35,7 @@ def gpu():
 def test_what_a_gpu_refuses_is_refused(gpu):
     here, there = torch.ones(3), torch.ones(3, device=gpu)
     assert (there + torch.tensor(2.0)).tolist() == [3.0, 3.0, 3.0]
+    assert torch.tensor([1.0, there[0]], device=gpu).tolist() == [1.0, 1.0]
     assert there[torch.tensor([0])].device == torch.device(gpu)
     assert here.copy_(2 * there).sum() == there.to("cpu").sum() + 3
     for mixed in (lambda: here + there, lambda: here.add_(there.sum())):
