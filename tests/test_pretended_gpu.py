@@ -14,9 +14,11 @@ from speechbrain_vae.export import write_export
 from speechbrain_vae.inference import FeatureEncoder
 from speechbrain_vae.lobes.features import NORMALISATIONS
 from speechbrain_vae.lobes.frozen import FrozenEncoder
+from speechbrain_vae.nnet import distributed
 
 from .integration.training import TINY, noise_corpus, write_noise
 from .pretended_gpu import GpuTensor, pretended_gpu
+from .properties.test_bottlenecks import BOTTLENECKS
 from .recipes.tone_corpus import results, tone_corpus
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -82,6 +84,42 @@ def test_every_recipe_trains_as_on_the_cpu(recipe, tmp_path, gpu):
     assert found[0] == pytest.approx(expected[0], rel=1e-5)
     # Where a code is nearly as near as another, rounding chooses.
     assert found == pytest.approx(expected, rel=0.05)
+
+
+class Nccl:
+    """Of ``torch.distributed`` what talks to others; alone, and for GPUs only."""
+
+    @staticmethod
+    def all_reduce(x, *_):
+        """A sum over one process."""
+        assert isinstance(x, GpuTensor)
+        return x
+
+    broadcast = all_reduce
+
+    def __getattr__(self, name):
+        values = {"get_rank": 0, "get_world_size": 1}
+        return lambda: values.get(name, True)
+
+
+@pytest.mark.parametrize("name", BOTTLENECKS)
+def test_every_bottleneck_trains_there(name, gpu, monkeypatch):
+    monkeypatch.setattr(distributed, "distributed", Nccl())
+    monkeypatch.setattr(distributed, "all_reduce", Nccl.all_reduce)
+    torch.manual_seed(0)
+    bottleneck = BOTTLENECKS[name]().to(gpu)
+    lengths = torch.tensor([1.0, 0.5])
+    for training in [True] * 6 + [False]:
+        x = torch.randn(2, 60, 4, device=gpu, requires_grad=True)
+        # Loaders give lengths on either device.
+        out = bottleneck.train(training)(x, lengths.to(gpu) if training else lengths)
+        assert isinstance(out.features, GpuTensor)
+        if training:
+            (out.loss + out.latent.square().mean()).backward()
+            assert isinstance(x.grad, GpuTensor)
+    if out.indices is not None:
+        codes = bottleneck.quantiser.lookup(out.indices)
+        assert codes.device == torch.device(gpu)
 
 
 @pytest.mark.parametrize(
