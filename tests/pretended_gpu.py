@@ -180,10 +180,10 @@ def pretended_gpu():
     """Give ``"meta"`` as the device to what runs inside."""
     autocast, load = torch.autocast, torch.load
 
-    def no_autocast(device, *args, **kwargs):
-        if device == GPU.type:
+    def no_autocast(device_type, *args, **kwargs):
+        if device_type == GPU.type:
             return contextlib.nullcontext()
-        return autocast(device, *args, **kwargs)
+        return autocast(device_type, *args, **kwargs)
 
     def of_cuda(ask):
         return lambda device="cuda": ask("cuda" if device == GPU.type else device)
