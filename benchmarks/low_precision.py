@@ -54,7 +54,7 @@ class TestedAt:
 
     def __call__(self, entries, cache=None, workers=0):
         """As ``FrontEnd.open``."""
-        if entries == self.test:
+        if entries is self.test:
             return ComputedFeatures(entries, self.low)
         return self.open_full(entries, cache, workers)
 

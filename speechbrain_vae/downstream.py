@@ -4,7 +4,6 @@ A recipe brings a YAML, a small Brain on top of :class:`DownstreamBrain`, and th
 labels of its task; everything else is here.
 """
 
-import copy
 import json
 import logging
 from collections import ChainMap
@@ -181,10 +180,9 @@ def frozen_features(entries, hparams):
     mapping of str to torch.Tensor, or None
         Features [T, size] by utterance ID; none where the front end learns.
     """
-    if not hparams["front_end"].frozen:
+    front_end = hparams["front_end"]
+    if not front_end.frozen:
         return None
-    # The Brain takes its own to the GPU, where loaders' processes must not go.
-    front_end = copy.deepcopy(hparams["front_end"]).cpu()
     folder, workers = hparams["feature_cache"], hparams["num_workers"]
     return ChainMap(*(front_end.open(e, folder, workers) for e in entries.values()))
 
@@ -239,8 +237,8 @@ class DownstreamBrain(NamesNonFiniteLoss, sb.Brain):
 
     A subclass gives ``compute_forward``, ``compute_objectives`` and
     :meth:`evaluation_metrics`, and resets what it counts in ``on_stage_start``. Its
-    ``modules`` hold ``front_end`` and ``adapter``; its hparams ``seed``,
-    ``lr_annealing``, ``epoch_counter`` and ``train_logger``.
+    ``modules`` hold ``adapter`` and, where it is trained, ``front_end``; its hparams
+    ``seed``, ``lr_annealing``, ``epoch_counter`` and ``train_logger``.
     """
 
     metric = "loss"
@@ -330,7 +328,10 @@ def make_brain(brain_class, hparams, run_opts, output_size, **recoverables):
     with building():
         modules["model"] = hparams["model"](hparams["adapter"].output_size, output_size)
     recoverables["model"] = modules["model"]
-    if not hparams["front_end"].frozen:
+    if hparams["front_end"].frozen:
+        # It serves loaders, whose processes must not use a GPU.
+        modules.pop("front_end", None)
+    else:
         recoverables["front_end"] = hparams["front_end"]
     hparams["checkpointer"].add_recoverables(recoverables)
     brain = brain_class(

@@ -67,7 +67,7 @@ def encode_blocks(blocks, features, autoencoder, device: str = "cpu", autocast=N
             raise AudioError("no samples")
         for piece, lengths, part in _pieces(feats, valid, features, autoencoder):
             with autocast or contextlib.nullcontext():
-                code, _ = autoencoder.encode(piece.to(device), lengths.to(device))
+                code, _ = autoencoder.encode(piece, lengths.to(device))
             indices = None if code.indices is None else code.indices[0, part]
             yield code.features[0, part].float(), indices
 
@@ -159,7 +159,10 @@ def _pieces(feats, valid, features, autoencoder):
 
 
 def _normaliser(feats, valid, features):
-    """A function from the first frame and the one after the last to [T, F]."""
+    """A function from the first frame and the one after the last to [T, F].
+
+    What it returns is where ``features`` is.
+    """
     pieces = [(i, min(i + 6000, valid)) for i in range(0, valid, 6000)]
     floor = max(float(feats.read(*piece).max()) for piece in pieces)
     floor -= features.fbank.compute_fbanks.top_db
