@@ -8,7 +8,7 @@ import torch
 from speechbrain_vae.lobes.targets import Reconstruction
 from speechbrain_vae.metrics import mean_error
 from speechbrain_vae.nnet.bottleneck_output import BottleneckOutput
-from speechbrain_vae.nnet.lengths import length_mask
+from speechbrain_vae.nnet.lengths import cut, length_mask
 
 
 @dataclass
@@ -59,6 +59,9 @@ class Autoencoder(torch.nn.Module):
         See :mod:`speechbrain_vae.lobes.targets`; the input itself by default.
     penalties : list of torch.nn.Module
         See :mod:`speechbrain_vae.lobes.penalties`; terms of the training loss alone.
+    piece_frames : int
+        In training, most frames of a sequence: utterances are cut into pieces, which a
+        recurrent layer reads side by side. 0 leaves them whole.
 
     Example
     -------
@@ -85,6 +88,7 @@ class Autoencoder(torch.nn.Module):
         likelihood: torch.nn.Module,
         target: torch.nn.Module | None = None,
         penalties: Sequence[torch.nn.Module] = (),
+        piece_frames: int = 0,
     ) -> None:
         super().__init__()
         if decoder.stride != encoder.stride:
@@ -97,12 +101,18 @@ class Autoencoder(torch.nn.Module):
                 f"the decoder gives {decoder.output_size} numbers a frame, the "
                 f"likelihood needs output_size={likelihood.prediction_size}"
             )
+        if piece_frames and piece_frames < encoder.stride:
+            raise ValueError(
+                f"piece_frames must be 0 or at least the stride of {encoder.stride}; "
+                f"got {piece_frames}"
+            )
         self.encoder = encoder
         self.bottleneck = bottleneck
         self.decoder = decoder
         self.likelihood = likelihood
         self.target = target or Reconstruction()
         self.penalties = torch.nn.ModuleList(penalties)
+        self.piece_frames = piece_frames
 
     @property
     def latent_size(self):
@@ -130,6 +140,8 @@ class Autoencoder(torch.nn.Module):
         -------
         AutoencoderOutput
         """
+        if self.training and self.piece_frames:
+            feats, lengths = cut(feats, lengths, self.piece_frames, self.stride)
         inputs, target, mask = self.target(feats, lengths)
         penalised = bool(self.training and torch.is_grad_enabled() and self.penalties)
         if penalised and not inputs.requires_grad:

@@ -77,6 +77,55 @@ def length_mask(x: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
     return count_mask(counts.to(x.device), x.shape[1])
 
 
-def strided_counts(counts: torch.Tensor, stride: int) -> torch.Tensor:
+def strided_counts(counts: torch.Tensor, stride: int | torch.Tensor) -> torch.Tensor:
     """Frame counts after a layer of this stride: the ceiling of counts / stride."""
     return torch.div(counts + stride - 1, stride, rounding_mode="floor")
+
+
+def cut(
+    x: torch.Tensor, lengths: torch.Tensor | None, frames: int, stride: int = 1
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cut each item into the fewest pieces of at most ``frames`` frames.
+
+    The pieces of an item are of one size, a multiple of the stride, but for its last,
+    and do not depend on what else is in the batch.
+
+    Arguments
+    ---------
+    x : torch.Tensor
+        Shape [B, T, F].
+    lengths : torch.Tensor or None
+        Relative lengths, shape [B].
+    frames : int
+        At least the stride; of a number between its multiples, the lower one counts.
+    stride : int
+        Frames that stay together.
+
+    Returns
+    -------
+    pieces : torch.Tensor
+        One item after the other, shape [N, P, F]. Past the end of a piece they mean
+        nothing.
+    lengths : torch.Tensor
+        Relative lengths, shape [N].
+
+    Example
+    -------
+    >>> x = torch.tensor([[1.0, 2.0, 3.0, 4.0, 5.0]]).unsqueeze(-1)
+    >>> pieces, lengths = cut(x, None, frames=3)
+    >>> pieces.squeeze(-1), lengths * 3
+    (tensor([[1., 2., 3.],
+            [4., 5., 5.]]), tensor([3., 2.]))
+    """
+    counts = frame_counts(lengths, len(x), x.shape[1], x.device).to(x.device)
+    numbers = strided_counts(counts, frames - frames % stride).clamp(min=1)
+    sizes = strided_counts(counts, numbers * stride) * stride
+    items = torch.arange(len(x), device=x.device).repeat_interleave(numbers)
+    first = numbers.cumsum(0) - numbers
+    starts = (torch.arange(len(items), device=x.device) - first[items]) * sizes[items]
+    parts = torch.minimum(sizes[items], counts[items] - starts)
+    size = max(int(parts.max()), 1)
+    places = starts.unsqueeze(1) + torch.arange(size, device=x.device)
+    places = places.clamp(max=x.shape[1] - 1) + x.shape[1] * items.unsqueeze(1)
+    pieces = x.flatten(0, 1).index_select(0, places.flatten())
+    return pieces.view(len(items), size, -1), parts / size

@@ -230,7 +230,22 @@ def test_what_a_user_can_get_wrong_ends_in_one_line(options, message, tmp_path):
     ],
 )
 def test_settings_that_cannot_be_used_are_named(options, message, tmp_path):
-    recipe = [str(ROOT / "hparams" / "vae.yaml"), "--output_folder", str(tmp_path)]
+    refused("vae.yaml", options, message, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--piece_frames 1.5", "piece_frames must be a whole number, at least 0"),
+        ("--piece_frames 1", "piece_frames must be 0 or at least the stride of 2"),
+    ],
+)
+def test_pieces_that_cannot_be_cut_are_named(options, message, tmp_path):
+    refused("recurrent_vae.yaml", options, message, tmp_path)
+
+
+def refused(recipe, options, message, folder):
+    recipe = [str(ROOT / "hparams" / recipe), "--output_folder", str(folder)]
     with pytest.raises(ValueError, match=message):
         load_settings([*recipe, *options.split(" ")])
 

@@ -110,6 +110,18 @@ def test_a_padded_utterance_gives_the_numbers_of_the_utterance_alone(
     assert not out.bottleneck.features[:, frames:].any()
 
 
+def test_in_training_the_pieces_of_an_utterance_are_sequences_of_their_own():
+    model = vae("bidirectional")
+    feats, lengths = torch.randn(2, 20, F), torch.tensor([1.0, 0.5])
+    pieces = torch.stack([feats[0, :10], feats[0, 10:], feats[1, :10]])
+    torch.manual_seed(1)
+    expected = model(pieces)
+    model.piece_frames = 11
+    torch.manual_seed(1)
+    torch.testing.assert_close(model(feats, lengths).loss, expected.loss)
+    assert len(model.eval()(feats, lengths).bottleneck.latent) == 2
+
+
 @pytest.mark.parametrize("pair", PAIRS)
 def test_every_layer_has_one_frame_rate_and_the_last_is_the_output(pair):
     encoder, _ = PAIRS[pair]()
@@ -201,6 +213,12 @@ def test_parts_that_do_not_fit_are_refused_at_construction():
             ConvDecoder(D, F, 8),
             GaussianLikelihood(F, "predicted"),
         )
+
+
+def test_a_piece_shorter_than_a_latent_frame_is_refused():
+    parts = ConvEncoder(F, 8), GaussianBottleneck(8, D), ConvDecoder(D, F, 8)
+    with pytest.raises(ValueError, match="at least the stride of 2; got 1"):
+        Autoencoder(*parts, GaussianLikelihood(F), piece_frames=1)
 
 
 @pytest.mark.parametrize("variance", ["fixed", "global", "bin", "predicted"])

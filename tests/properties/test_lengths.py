@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from speechbrain_vae.nnet.lengths import (
     count_mask,
+    cut,
     frame_counts,
     length_mask,
     strided_counts,
@@ -53,3 +54,25 @@ def test_counts_in_place_of_shares_and_lengths_of_another_batch_are_refused(b, t
         frame_counts(torch.full((b,), t), b, t)
     with pytest.raises(ValueError, match=rf"\[{b}\].*\[{b - 1}\]"):
         frame_counts(torch.ones(b - 1), b, t)
+
+
+@given(
+    st.lists(st.integers(0, 30), min_size=1, max_size=4),
+    st.integers(1, 4),
+    st.integers(0, 20),
+)
+def test_pieces_are_the_item_again_whatever_else_is_in_the_batch(counts, stride, more):
+    counts = torch.tensor(counts)
+    x = torch.arange(30.0 * len(counts)).view(len(counts), 30, 1)
+    most = stride + more
+    pieces, lengths = cut(x, counts / 30, most, stride)
+    parts = frame_counts(lengths, len(pieces), pieces.shape[1])
+    least = torch.ceil(counts / (most - most % stride)).clamp(min=1).int().tolist()
+    assert len(pieces) == sum(least) and pieces.shape[1] <= most
+    of_items = zip(pieces.split(least), parts.split(least), strict=True)
+    for item, count, (own, sizes) in zip(x, counts, of_items, strict=True):
+        kept = [piece[:size] for piece, size in zip(own, sizes, strict=True)]
+        assert torch.equal(torch.cat(kept), item[:count])
+        assert not (sizes[:-1] % stride).any() and len(set(sizes[:-1].tolist())) < 2
+        alone, lengths = cut(item.unsqueeze(0), count.view(1) / 30, most, stride)
+        assert torch.equal(frame_counts(lengths, len(alone), alone.shape[1]), sizes)
