@@ -74,15 +74,19 @@ def losses(hparams, device):
 @pytest.mark.parametrize("recipe", HPARAMS)
 def test_every_recipe_trains_as_on_the_cpu(recipe, tmp_path, gpu):
     text = (ROOT / "hparams" / f"{recipe}.yaml").read_text()
-    hparams = load_hyperpyyaml(text, {"output_folder": str(tmp_path)})
+    overrides = {"output_folder": str(tmp_path)}
+    if "\ncodebook_size:" in text:
+        # Fewer codes than frames: where a code is a frame, its error is rounding alone.
+        overrides["codebook_size"] = 8
+    hparams = load_hyperpyyaml(text, overrides)
     features = hparams["features"]
     if features.needs_statistics:
         features.set_statistics(torch.zeros(80), torch.ones(80))
     expected, _ = losses(copy.deepcopy(hparams), "cpu")
     found, loss = losses(hparams, gpu)
     assert isinstance(loss, GpuTensor)
+    assert found[0] == pytest.approx(expected[0], rel=1e-5)
     # Where a code is nearly as near as another, rounding chooses.
-    assert found[0] == pytest.approx(expected[0], rel=1e-3)
     assert found == pytest.approx(expected, rel=0.05)
 
 
