@@ -33,8 +33,8 @@ _PATHS = {
 _ABOVE_ZERO, _FROM_ZERO = (operator.gt, "more than 0"), (operator.ge, "at least 0")
 _NUMBERS = {"lr": _ABOVE_ZERO, "lr_final": _FROM_ZERO, "batch_seconds": _ABOVE_ZERO}
 _WHOLE = {
-    **dict.fromkeys(("seed", "num_workers", "lr_warmup_steps", "blocks"), 0),
-    "piece_frames": 0,
+    **dict.fromkeys(("seed", "num_workers", "lr_warmup_steps"), 0),
+    **dict.fromkeys(("blocks", "piece_frames"), 0),
     **dict.fromkeys(("number_of_epochs", "patience", "num_buckets"), 1),
     **dict.fromkeys(("grad_accumulation_factor", "optimizer_step_limit"), 1),
 }
