@@ -1,5 +1,6 @@
 """What benchmarks/throughput.py measures: a model, its floor, a long file."""
 
+import contextlib
 import resource
 import time
 from pathlib import Path
@@ -95,7 +96,7 @@ def best_product(step, device, now, shapes=5):
     shape : tuple of int
         (M, K, N)
     """
-    with _Products() as products:
+    with _Products() as products, _single_thread():
         step()
     candidates = []
     for size in sorted(products.sizes, key=products.sizes.get, reverse=True)[:shapes]:
@@ -121,7 +122,8 @@ def step_flops(step):
     """FLOPs of the matrix products of a training step, forward and backward.
 
     Those of convolutions are PyTorch's: as products of rows they have some more, of the
-    rows between utterances.
+    rows between utterances. Only products of the calling thread are counted, so there
+    is but one.
     """
 
     def in_place(into, a, b, **_):
@@ -132,9 +134,20 @@ def step_flops(step):
         FlopCounterMode(
             display=False, custom_mapping={torch.ops.aten.addmm_: in_place}
         ) as counter,
+        _single_thread(),
     ):
         step()
     return counter.get_total_flops()
+
+
+@contextlib.contextmanager
+def _single_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 class Trainer:

@@ -5,7 +5,7 @@ import functools
 import torch
 
 from speechbrain_vae.lobes.encoders import Encoder, pad_to_stride
-from speechbrain_vae.nnet.recurrent import recurrent_layers, reverse, run_unmasked
+from speechbrain_vae.nnet.recurrent import recurrent_layers, reverse, run_both
 
 
 class TwoWayEncoder(Encoder):
@@ -135,11 +135,11 @@ class TwoWayEncoder(Encoder):
         in_mask, out_mask = self.masks(x, lengths)
         x = pad_to_stride(x * in_mask.unsqueeze(-1), self.stride)
         x = x.reshape(x.shape[0], -1, self.stride * self.input_size)
-        turned = reverse(x, out_mask)
-        before = run_unmasked(
-            self.forwards, self.forward_finishes, x, out_mask, self.residual
-        )
-        after = run_unmasked(
-            self.backwards, self.backward_finishes, turned, out_mask, self.residual
+        before, after = run_both(
+            (self.forwards, self.forward_finishes),
+            (self.backwards, self.backward_finishes),
+            (x, reverse(x, out_mask)),
+            out_mask,
+            self.residual,
         )
         return before, after, out_mask

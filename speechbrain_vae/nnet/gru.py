@@ -10,9 +10,21 @@ whose views of single frames are made once.
 import torch
 
 from speechbrain_vae.nnet.double_backward import plain_gradients
+from speechbrain_vae.nnet.threads import at_once
 
 CHUNK_ROWS = 256
 """Frames of a chunk, those of all utterances counted."""
+
+
+NUM_INPUTS = 5
+"""What a GRU is computed of: its input, weights and biases."""
+
+LONG_SEQUENCE = 200
+"""Frames from which two GRUs are computed at once.
+
+The threads that PyTorch computes with wait busily for some milliseconds for more to do,
+and on two cores there is no third for them.
+"""
 
 
 class GRUStates(torch.autograd.Function):
@@ -35,30 +47,84 @@ class GRUStates(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, x, weight_ih, weight_hh, bias_ih, bias_hh):
+    def forward(ctx, *inputs):
         """See the class."""
-        frames, batch, _ = x.shape
-        size = weight_hh.shape[1]
-        states = x.new_empty(frames + 1, batch, size)
-        gates = x.new_empty(frames, batch, 4 * size)
-        with torch.inference_mode():
-            _fill_states(states, gates, x, weight_ih, weight_hh, bias_ih, bias_hh)
-        ctx.save_for_backward(x, weight_ih, weight_hh, bias_ih, bias_hh, states, gates)
+        states, gates = _states(*inputs)
+        ctx.save_for_backward(*inputs, states, gates)
         return states[1:]
 
     @staticmethod
     def backward(ctx, grad):
         """Gradients of x, weights and biases."""
-        *inputs, states, gates = ctx.saved_tensors
-        needed = ctx.needs_input_grad
-        if torch.is_grad_enabled():
-            return plain_gradients(plain_states, needed, grad, *inputs)
-        x = inputs[0]
-        by_x = x.new_empty(x.shape) if needed[0] else None
-        by_weights = [torch.zeros_like(weight) for weight in inputs[1:]]
-        with torch.inference_mode():
-            _fill_gradients(by_x, *by_weights, *inputs[:3], states, gates, grad)
-        return by_x, *by_weights
+        return _gradients(ctx.saved_tensors, ctx.needs_input_grad, grad)
+
+
+class TwoGRUStates(torch.autograd.Function):
+    """States of two GRUs that do not need each other, at once.
+
+    As :class:`GRUStates` twice, with the inputs of the second after those of the first.
+    Where PyTorch has more than one thread and the sequences are long, each GRU has half
+    of the threads: its products have too few rows for all.
+
+    Example
+    -------
+    >>> one, other, x = torch.nn.GRU(8, 4), torch.nn.GRU(8, 4), torch.randn(10, 2, 8)
+    >>> weights = one.all_weights[0], other.all_weights[0]
+    >>> states = TwoGRUStates.apply(x, *weights[0], x.flip(0), *weights[1])
+    >>> torch.allclose(states[1], other(x.flip(0))[0], atol=1e-6)
+    True
+    """
+
+    @staticmethod
+    def forward(ctx, *inputs):
+        """See the class."""
+        one, other = _both(
+            lambda: _states(*inputs[:NUM_INPUTS]),
+            lambda: _states(*inputs[NUM_INPUTS:]),
+            frames=len(inputs[0]),
+        )
+        ctx.save_for_backward(*inputs[:NUM_INPUTS], *one, *inputs[NUM_INPUTS:], *other)
+        return one[0][1:], other[0][1:]
+
+    @staticmethod
+    def backward(ctx, *grads):
+        """Gradients of both x, weights and biases."""
+        saved, needed = ctx.saved_tensors, ctx.needs_input_grad
+        half = len(saved) // 2
+        one, other = _both(
+            lambda: _gradients(saved[:half], needed[:NUM_INPUTS], grads[0]),
+            lambda: _gradients(saved[half:], needed[NUM_INPUTS:], grads[1]),
+            frames=len(grads[0]),
+        )
+        return *one, *other
+
+
+def _both(first, second, frames):
+    return at_once(first, second) if frames >= LONG_SEQUENCE else (first(), second())
+
+
+def _states(x, weight_ih, weight_hh, bias_ih, bias_hh):
+    """What the backward pass keeps: states, the first zero, and gates."""
+    frames, batch, _ = x.shape
+    size = weight_hh.shape[1]
+    states = x.new_empty(frames + 1, batch, size)
+    gates = x.new_empty(frames, batch, 4 * size)
+    with torch.inference_mode():
+        _fill_states(states, gates, x, weight_ih, weight_hh, bias_ih, bias_hh)
+    return states, gates
+
+
+def _gradients(saved, needed, grad):
+    """Gradients of what stands in ``saved`` before states and gates."""
+    *inputs, states, gates = saved
+    if torch.is_grad_enabled():
+        return plain_gradients(plain_states, needed, grad, *inputs)
+    x = inputs[0]
+    by_x = x.new_empty(x.shape) if needed[0] else None
+    by_weights = [torch.zeros_like(weight) for weight in inputs[1:]]
+    with torch.inference_mode():
+        _fill_gradients(by_x, *by_weights, *inputs[:3], states, gates, grad)
+    return by_x, *by_weights
 
 
 def _fill_states(states, gates, x, weight_ih, weight_hh, bias_ih, bias_hh):
@@ -298,10 +364,13 @@ class GRU(torch.nn.GRU):
         """See :class:`torch.nn.GRU`."""
         if hx is not None or not self._writes_out(input):
             return super().forward(input, hx)
-        x = input.transpose(0, 1) if self.batch_first else input
-        states = GRUStates.apply(x, *self.all_weights[0])
+        states = GRUStates.apply(*self._inputs(input))
         last = states[-1:]
         return states.transpose(0, 1) if self.batch_first else states, last
+
+    def _inputs(self, x):
+        x = x.transpose(0, 1) if self.batch_first else x
+        return x, *self.all_weights[0]
 
     def _writes_out(self, x):
         return (
@@ -319,3 +388,35 @@ class GRU(torch.nn.GRU):
             and x.dtype in (torch.float32, torch.float64)
             and not self.bidirectional
         )
+
+
+def two_outputs(one, other, x, y):
+    """What two recurrent layers give, at once where both are GRUs trained on a CPU.
+
+    Their forward hooks are not called there.
+
+    Arguments
+    ---------
+    one, other : torch.nn.Module
+        Recurrent layers, batch first.
+    x, y : torch.Tensor
+        Their inputs, each [B, T, C].
+
+    Returns
+    -------
+    tuple of torch.Tensor
+        Each [B, T, H].
+
+    Example
+    -------
+    >>> one, other = (GRU(8, 4, batch_first=True) for _ in range(2))
+    >>> x, y = torch.randn(2, 10, 8), torch.randn(2, 10, 8)
+    >>> states, _ = two_outputs(one, other, x, y)
+    >>> torch.equal(states, one(x)[0])
+    True
+    """
+    layers = (one, x), (other, y)
+    if all(isinstance(rnn, GRU) and rnn._writes_out(z) for rnn, z in layers):
+        inputs = (each for rnn, z in layers for each in rnn._inputs(z))
+        return tuple(z.transpose(0, 1) for z in TwoGRUStates.apply(*inputs))
+    return one(x)[0], other(y)[0]

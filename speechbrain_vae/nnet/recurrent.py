@@ -4,7 +4,7 @@ import torch
 from torch.nn.utils.parametrizations import weight_norm
 
 from speechbrain_vae.nnet.blocks import Finish
-from speechbrain_vae.nnet.gru import GRU
+from speechbrain_vae.nnet.gru import GRU, two_outputs
 
 
 class BothWays(torch.nn.Module):
@@ -110,18 +110,56 @@ def run_unmasked(
     """As :func:`run_layers`, but what is on padding means nothing."""
     outputs: list[torch.Tensor] = []
     for rnn, finish in zip(rnns, finishes, strict=True):
-        y = run_rnn(rnn, x, mask).transpose(1, 2)
-        y = finish(y, mask.unsqueeze(1)).transpose(1, 2)
+        y = _finished(run_rnn(rnn, x, mask), finish, mask)
         x = x + y if residual and outputs else y
         outputs.append(x)
     return outputs
 
 
+def run_both(
+    one, other, inputs, mask: torch.Tensor, residual: bool
+) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """As :func:`run_unmasked` on two stacks of one direction, layer by layer.
+
+    Arguments
+    ---------
+    one, other : tuple
+        ``rnns, finishes`` from :func:`recurrent_layers`.
+    inputs : tuple of torch.Tensor
+        What each reads, shape [B, T, C].
+    mask : torch.Tensor
+        Valid frames, shape [B, T].
+    residual : bool
+        As that of :func:`run_layers`.
+
+    Returns
+    -------
+    tuple of list
+        Outputs of each, as those of :func:`run_unmasked`.
+    """
+    x, y = inputs
+    outputs: tuple[list[torch.Tensor], list[torch.Tensor]] = [], []
+    for rnn, finish, other_rnn, other_finish in zip(*one, *other, strict=True):
+        x_states, y_states = two_outputs(rnn, other_rnn, x, y)
+        x_states = _finished(x_states, finish, mask)
+        y_states = _finished(y_states, other_finish, mask)
+        add = residual and outputs[0]
+        x, y = (x + x_states, y + y_states) if add else (x_states, y_states)
+        outputs[0].append(x)
+        outputs[1].append(y)
+    return outputs
+
+
+def _finished(states, finish, mask):
+    return finish(states.transpose(1, 2), mask.unsqueeze(1)).transpose(1, 2)
+
+
 def run_rnn(rnn, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """States of a recurrent layer on [B, T, C]; those on padding mean nothing."""
     if isinstance(rnn, BothWays):
-        after = reverse(rnn.backwards(reverse(x, mask))[0], mask)
-        return torch.cat([rnn.forwards(x)[0], after], dim=-1)
+        turned = reverse(x, mask)
+        before, after = two_outputs(rnn.forwards, rnn.backwards, x, turned)
+        return torch.cat([before, reverse(after, mask)], dim=-1)
     # What follows the last valid frame cannot reach back.
     return rnn(x)[0]
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from speechbrain_vae.nnet import gru as gru_module
-from speechbrain_vae.nnet.gru import GRU, GRUStates
+from speechbrain_vae.nnet.gru import GRU, GRUStates, TwoGRUStates, two_outputs
 
 
 def with_gradients(gru, x, into):
@@ -45,6 +45,50 @@ def test_it_is_differentiable_twice(frozen, monkeypatch):
         inputs[1:] = [x.detach() for x in inputs[1:]]
     assert torch.autograd.gradcheck(GRUStates.apply, inputs)
     assert torch.autograd.gradgradcheck(GRUStates.apply, inputs)
+
+
+@pytest.fixture
+def at_once(monkeypatch):
+    """Two GRUs have a thread each, however short the sequence."""
+    monkeypatch.setattr(gru_module, "LONG_SEQUENCE", 1)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("sizes", [(5, 5), (5, 2)])
+def test_two_at_once_are_those_of_torch(sizes, at_once):
+    torch.manual_seed(0)
+    grus = [GRU(4, size, batch_first=True).double() for size in sizes]
+    xs = [torch.randn(3, 11, 4).double().requires_grad_() for _ in sizes]
+    states = two_outputs(*grus, *xs)
+    leaves = [*xs, *(each for gru in grus for each in gru.parameters())]
+    ours = torch.autograd.grad(sum(y.square().sum() for y in states), leaves)
+    expected = [
+        torch.nn.GRU.forward(gru, x)[0] for gru, x in zip(grus, xs, strict=True)
+    ]
+    torch.testing.assert_close(list(states), expected)
+    theirs = torch.autograd.grad(sum(y.square().sum() for y in expected), leaves)
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_two_at_once_are_differentiable_twice(at_once):
+    sizes = (4, 2, 3), (6, 3), (6, 2), (6,), (6,)
+    inputs = [torch.randn(size).double().requires_grad_() for size in 2 * sizes]
+    assert torch.autograd.gradcheck(TwoGRUStates.apply, inputs)
+    assert torch.autograd.gradgradcheck(TwoGRUStates.apply, inputs)
+
+
+def test_two_at_once_train_where_only_one_is_asked_for(at_once):
+    grus = [GRU(3, 4, batch_first=True) for _ in range(2)]
+    x = torch.randn(2, 6, 3, requires_grad=True)
+    grus[1].requires_grad_(False)
+    states, other = two_outputs(*grus, x, x.detach())
+    states.sum().backward()
+    assert x.grad.abs().sum() > 0 and grus[0].weight_hh_l0.grad.abs().sum() > 0
+    assert all(each.grad is None for each in grus[1].parameters())
+    assert not torch.equal(states, other)
 
 
 def test_an_input_without_a_gradient_gets_none():
@@ -88,6 +132,18 @@ def test_only_plain_training_goes_its_own_way(monkeypatch):
     with torch.autocast("cpu", torch.bfloat16):
         GRU(3, 4)(x)
     assert gone[2:] == ["torch"] * 9
+
+
+def test_only_plain_training_of_both_is_at_once(monkeypatch):
+    x, gone = torch.randn(2, 6, 3), ways(monkeypatch)
+    ours, theirs = GRU(3, 4, batch_first=True), torch.nn.LSTM(3, 4, batch_first=True)
+    two_outputs(ours, ours, x, x)
+    assert gone == []
+    two_outputs(ours, theirs, x, x)
+    assert gone == ["ours"]
+    with torch.no_grad():
+        two_outputs(ours, ours, x, x)
+    assert gone == ["ours", "torch", "torch"]
 
 
 def test_what_does_not_fit_is_refused_as_pytorch_does():

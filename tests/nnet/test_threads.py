@@ -1,0 +1,81 @@
+"""Two computations at once: what they return, what they raise, what they leave."""
+
+import multiprocessing
+import threading
+
+import pytest
+import torch
+
+from speechbrain_vae.nnet.threads import at_once, denormals_are_zeros
+
+
+@pytest.fixture(autouse=True)
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def where():
+    """The thread and what holds in it."""
+    return (
+        threading.get_ident(),
+        torch.get_num_threads(),
+        torch.is_grad_enabled(),
+        denormals_are_zeros(),
+    )
+
+
+@pytest.mark.parametrize("grad", [True, False])
+@pytest.mark.parametrize("flush", [True, False])
+def test_each_has_half_of_the_threads_and_the_settings_of_the_caller(grad, flush):
+    torch.set_flush_denormal(flush)
+    try:
+        with torch.set_grad_enabled(grad):
+            (own, *here), (other, *there) = at_once(where, where)
+    finally:
+        torch.set_flush_denormal(False)
+    assert own == threading.get_ident() != other
+    assert here == there == [1, grad, flush]
+    assert torch.get_num_threads() == 2
+
+
+def test_a_single_thread_calls_them_in_turn():
+    torch.set_num_threads(1)
+    one, other = at_once(where, where)
+    assert one == other == where()
+
+
+@pytest.mark.parametrize("at_fault", ["first", "second"])
+def test_an_exception_is_raised_when_both_have_ended(at_fault):
+    ended, started = threading.Event(), threading.Event()
+
+    def fails():
+        assert started.wait(60)
+        raise ArithmeticError("it")
+
+    def ends():
+        started.set()
+        ended.set()
+
+    calls = (fails, ends) if at_fault == "first" else (ends, fails)
+    with pytest.raises(ArithmeticError, match="it"):
+        at_once(*calls)
+    assert ended.is_set() and torch.get_num_threads() == 2
+    assert at_once(lambda: 1, lambda: 2) == (1, 2)
+
+
+def _in_a_child(queue):
+    torch.set_num_threads(2)
+    queue.put(at_once(lambda: 1, lambda: 2))
+
+
+def test_a_forked_process_has_a_worker_of_its_own():
+    at_once(where, where)
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    child = context.Process(target=_in_a_child, args=(queue,))
+    child.start()
+    assert queue.get(timeout=60) == (1, 2)
+    child.join()
