@@ -139,8 +139,8 @@ class SampledCodes(torch.autograd.Function):
 
     With logits l = -precision |x - c|^2 and noise g, the gradient of what is returned
     first is that of the codes chosen and of softmax((l + g) / temperature) times the
-    codes held fixed. Frames go in blocks; N x K logits and noise are not kept for the
-    gradient but made again.
+    codes held fixed. Frames go in blocks; N x K logits are made again for the gradient
+    instead of being kept, and so is the noise, but for that of the first block.
 
     Example
     -------
@@ -162,7 +162,10 @@ class SampledCodes(torch.autograd.Function):
             nearest[rows] = smallest(scores)
             logits = scores.mul_(-2 * precision)
             mass += logits.softmax(1).sum(0)
-            indices[rows] = smallest(_add_noise(logits, seed, rows).neg_())
+            noise = _noise(logits, seed, rows)
+            if rows.start == 0:
+                ctx.first_noise = noise
+            indices[rows] = smallest(logits.add_(noise).neg_())
         ctx.save_for_backward(x, codes, precision, temperature, indices)
         ctx.seed = seed
         ctx.mark_non_differentiable(indices, nearest)
@@ -181,7 +184,9 @@ class SampledCodes(torch.autograd.Function):
             closeness = scores.mul_(-2)
             logits = precision * closeness
             grad = _through_softmax(logits.softmax(1), grad_mass)
-            soft = _add_noise(logits, ctx.seed, rows).div_(temperature).softmax(1)
+            first = rows.start == 0
+            noise = ctx.first_noise if first else _noise(logits, ctx.seed, rows)
+            soft = logits.add_(noise).div_(temperature).softmax(1)
             upstream = (grad_latent[rows] / temperature) @ centred.t()
             grad += _through_softmax(soft, upstream)
             grad_precision += (grad * closeness).sum()
@@ -192,15 +197,15 @@ class SampledCodes(torch.autograd.Function):
         return grad_x, grad_codes, grad_precision, None, None
 
 
-def _add_noise(logits, seed, rows):
-    """Gumbel noise of its own for each block, in place."""
+def _noise(logits, seed, rows):
+    """Gumbel noise of its own for each block, or none."""
     if seed is None:
-        return logits
+        return 0.0
     generator = torch.Generator(logits.device).manual_seed(seed + rows.start)
     uniform = torch.rand(logits.shape, generator=generator, device=logits.device)
     # Clamped away from 0 and 1, where the noise would be infinite.
     uniform.clamp_(1e-9, 1 - 1e-7)
-    return logits.sub_(uniform.log_().neg_().log_())
+    return uniform.log_().neg_().log_().neg_()
 
 
 def _through_softmax(probabilities, upstream):

@@ -70,13 +70,13 @@ def test_the_gradient_is_that_of_the_softmax():
 def test_the_noise_of_every_step_and_block_is_another(monkeypatch):
     monkeypatch.setattr(gumbel, "BLOCK_BYTES", 4 * 8 * 16)
     drawn = []
-    add_noise = gumbel._add_noise
+    draw = gumbel._noise
 
-    def recorded(logits, seed, rows):
-        drawn.append(add_noise(torch.zeros_like(logits), seed, rows))
-        return add_noise(logits, seed, rows)
+    def recorded(*args):
+        drawn.append(draw(*args))
+        return drawn[-1]
 
-    monkeypatch.setattr(gumbel, "_add_noise", recorded)
+    monkeypatch.setattr(gumbel, "_noise", recorded)
     torch.manual_seed(0)
     quantiser = started(4, 8)
     for _ in range(3):
@@ -105,7 +105,7 @@ def test_blocks_give_what_autograd_gives_of_all_logits_at_once(monkeypatch, rows
     noise = torch.zeros(frames, size)
     for first in range(0, frames, rows):
         part = slice(first, min(first + rows, frames))
-        gumbel._add_noise(noise[part], seed, part)
+        noise[part] = gumbel._noise(noise[part], seed, part)
     inputs = [torch.randn(frames, 3) + 2, torch.randn(size, 3) + 2, torch.tensor(0.7)]
     up = torch.randn(frames, 3), torch.randn(size)
     results = []
