@@ -19,13 +19,6 @@ CHUNK_ROWS = 256
 NUM_INPUTS = 5
 """What a GRU is computed of: its input, weights and biases."""
 
-LONG_SEQUENCE = 200
-"""Frames from which two GRUs are computed at once.
-
-The threads that PyTorch computes with wait busily for some milliseconds for more to do,
-and on two cores there is no third for them.
-"""
-
 
 class GRUStates(torch.autograd.Function):
     """States of a GRU; differentiable twice, by the way of plain operations.
@@ -63,8 +56,8 @@ class TwoGRUStates(torch.autograd.Function):
     """States of two GRUs that do not need each other, at once.
 
     As :class:`GRUStates` twice, with the inputs of the second after those of the first.
-    Where PyTorch has more than one thread and the sequences are long, each GRU has half
-    of the threads: its products have too few rows for all.
+    Where PyTorch has more than one thread each GRU has half of them: its products have
+    too few rows for all.
 
     Example
     -------
@@ -78,10 +71,9 @@ class TwoGRUStates(torch.autograd.Function):
     @staticmethod
     def forward(ctx, *inputs):
         """See the class."""
-        one, other = _both(
+        one, other = at_once(
             lambda: _states(*inputs[:NUM_INPUTS]),
             lambda: _states(*inputs[NUM_INPUTS:]),
-            frames=len(inputs[0]),
         )
         ctx.save_for_backward(*inputs[:NUM_INPUTS], *one, *inputs[NUM_INPUTS:], *other)
         return one[0][1:], other[0][1:]
@@ -91,16 +83,11 @@ class TwoGRUStates(torch.autograd.Function):
         """Gradients of both x, weights and biases."""
         saved, needed = ctx.saved_tensors, ctx.needs_input_grad
         half = len(saved) // 2
-        one, other = _both(
+        one, other = at_once(
             lambda: _gradients(saved[:half], needed[:NUM_INPUTS], grads[0]),
             lambda: _gradients(saved[half:], needed[NUM_INPUTS:], grads[1]),
-            frames=len(grads[0]),
         )
         return *one, *other
-
-
-def _both(first, second, frames):
-    return at_once(first, second) if frames >= LONG_SEQUENCE else (first(), second())
 
 
 def _states(x, weight_ih, weight_hh, bias_ih, bias_hh):

@@ -1,9 +1,15 @@
 """Two computations at once, on the threads of one process."""
 
+import ctypes
+import functools
 import os
+import sys
 from concurrent.futures import ThreadPoolExecutor, wait
 
 import torch
+
+OMP_PAUSE_SOFT = 1
+"""Threads end, their settings stay."""
 
 _workers: list[ThreadPoolExecutor] = []
 # A forked process has the list, but not the thread.
@@ -14,8 +20,9 @@ def at_once(first, second):
     """Call two functions, each with half of PyTorch's threads.
 
     For sequences of operations that are too small for all the threads: PyTorch lets
-    other Python threads run while it computes. With a single thread they are called one
-    after the other.
+    other Python threads run while it computes. They are called one after the other with
+    a single thread, in a thread that is bound to one core, and where the OpenMP of
+    PyTorch cannot end its threads (see :func:`end_waiting_threads`).
 
     Arguments
     ---------
@@ -34,7 +41,7 @@ def at_once(first, second):
     (1, 2)
     """
     threads = torch.get_num_threads()
-    if threads < 2:
+    if threads < 2 or _cores() < 2 or not end_waiting_threads():
         return first(), second()
     if not _workers:
         _workers.append(ThreadPoolExecutor(1, "at_once"))
@@ -53,8 +60,45 @@ def at_once(first, second):
 def _run(function, threads, grad, flush):
     torch.set_num_threads(threads)
     torch.set_flush_denormal(flush)
-    with torch.set_grad_enabled(grad):
-        return function()
+    try:
+        with torch.set_grad_enabled(grad):
+            return function()
+    finally:
+        end_waiting_threads()
+
+
+def _cores():
+    """Cores that this thread may run on."""
+    everywhere = os.cpu_count() or 1
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else everywhere
+
+
+def end_waiting_threads():
+    """End the threads that PyTorch computes with for the calling one.
+
+    After an operation they wait busily for the next, for milliseconds, on cores that
+    other threads may need. The next operation that wants them takes a tenth of a
+    millisecond to start them again. By ``omp_pause_resource_all`` (OpenMP 5.0).
+
+    Returns
+    -------
+    bool
+        Whether they ended; there are OpenMP libraries that cannot.
+
+    Example
+    -------
+    >>> end_waiting_threads() in (True, False)
+    True
+    """
+    pause = _openmp_pause()
+    return pause is not None and pause(OMP_PAUSE_SOFT) == 0
+
+
+@functools.cache
+def _openmp_pause():
+    # Of the libraries that PyTorch needs, wherever it has them from.
+    library = ctypes.CDLL(torch._C.__file__)
+    return getattr(library, "omp_pause_resource_all", None)
 
 
 def denormals_are_zeros():

@@ -1,12 +1,23 @@
 """Two computations at once: what they return, what they raise, what they leave."""
 
 import multiprocessing
+import os
+import sys
 import threading
 
 import pytest
 import torch
 
-from speechbrain_vae.nnet.threads import at_once, denormals_are_zeros
+from speechbrain_vae.nnet import threads
+from speechbrain_vae.nnet.threads import (
+    at_once,
+    denormals_are_zeros,
+    end_waiting_threads,
+)
+
+needs_pause = pytest.mark.skipif(
+    not end_waiting_threads(), reason="this OpenMP cannot end its threads"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -27,6 +38,7 @@ def where():
     )
 
 
+@needs_pause
 @pytest.mark.parametrize("grad", [True, False])
 @pytest.mark.parametrize("flush", [True, False])
 def test_each_has_half_of_the_threads_and_the_settings_of_the_caller(grad, flush):
@@ -47,6 +59,40 @@ def test_a_single_thread_calls_them_in_turn():
     assert one == other == where()
 
 
+@pytest.fixture(params=["bound to a core", "cannot pause"])
+def in_turn(request, monkeypatch):
+    """Where two at once would be slower, and where they cannot be."""
+    if request.param == "cannot pause":
+        monkeypatch.setattr(threads, "_openmp_pause", lambda: None)
+        yield
+    elif sys.platform != "linux":
+        pytest.skip("threads are bound on Linux")
+    else:
+        cores = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, {min(cores)})
+        yield
+        os.sched_setaffinity(0, cores)
+
+
+def test_where_they_would_wait_for_each_other_they_are_called_in_turn(in_turn):
+    one, other = at_once(where, where)
+    assert one == other == where() and torch.get_num_threads() == 2
+
+
+@needs_pause
+@pytest.mark.skipif(sys.platform != "linux", reason="counts threads by /proc")
+def test_threads_that_wait_end_and_start_again():
+    def number():
+        return len(os.listdir("/proc/self/task"))
+
+    x = torch.randn(512, 512)
+    expected, before = x @ x, number()
+    assert end_waiting_threads() and number() == before - 1
+    torch.testing.assert_close(x @ x, expected)
+    assert number() == before and torch.get_num_threads() == 2
+
+
+@needs_pause
 @pytest.mark.parametrize("at_fault", ["first", "second"])
 def test_an_exception_is_raised_when_both_have_ended(at_fault):
     ended, started = threading.Event(), threading.Event()
