@@ -378,9 +378,9 @@ class GRU(torch.nn.GRU):
 
 
 def two_outputs(one, other, x, y):
-    """What two recurrent layers give, at once where both are GRUs trained on a CPU.
+    """What two recurrent layers give; on a CPU, at once.
 
-    Their forward hooks are not called there.
+    In training only GRUs are computed at once, and their forward hooks are not called.
 
     Arguments
     ---------
@@ -406,4 +406,7 @@ def two_outputs(one, other, x, y):
     if all(isinstance(rnn, GRU) and rnn._writes_out(z) for rnn, z in layers):
         inputs = (each for rnn, z in layers for each in rnn._inputs(z))
         return tuple(z.transpose(0, 1) for z in TwoGRUStates.apply(*inputs))
+    infers = not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    if infers and x.device.type == "cpu":
+        return at_once(lambda: one(x)[0], lambda: other(y)[0])
     return one(x)[0], other(y)[0]

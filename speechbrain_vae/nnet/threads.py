@@ -1,5 +1,6 @@
 """Two computations at once, on the threads of one process."""
 
+import contextlib
 import ctypes
 import functools
 import os
@@ -27,8 +28,8 @@ def at_once(first, second):
     Arguments
     ---------
     first, second : callable
-        Without arguments. The second runs in a thread of its own, which records
-        gradients and takes denormal numbers for zeros where the caller does.
+        Without arguments. The second runs in a thread of its own; gradients, inference
+        mode, autocast on a CPU and denormal numbers are there as with the caller.
 
     Returns
     -------
@@ -47,8 +48,7 @@ def at_once(first, second):
         _workers.append(ThreadPoolExecutor(1, "at_once"))
     half = threads // 2
     torch.set_num_threads(half)
-    as_here = half, torch.is_grad_enabled(), denormals_are_zeros()
-    other = _workers[0].submit(_run, second, *as_here)
+    other = _workers[0].submit(_run, second, half, denormals_are_zeros(), _modes())
     try:
         return first(), other.result()
     finally:
@@ -57,14 +57,26 @@ def at_once(first, second):
         torch.set_num_threads(threads)
 
 
-def _run(function, threads, grad, flush):
+def _run(function, threads, flush, modes):
     torch.set_num_threads(threads)
     torch.set_flush_denormal(flush)
     try:
-        with torch.set_grad_enabled(grad):
+        with contextlib.ExitStack() as stack:
+            for mode, *options in modes:
+                stack.enter_context(mode(*options))
             return function()
     finally:
         end_waiting_threads()
+
+
+def _modes():
+    """Context managers, with their arguments, of what holds in this thread."""
+    dtype, enabled = torch.get_autocast_dtype("cpu"), torch.is_autocast_enabled("cpu")
+    return (
+        (torch.inference_mode, torch.is_inference_mode_enabled()),
+        (torch.set_grad_enabled, torch.is_grad_enabled()),
+        (torch.autocast, "cpu", dtype, enabled),
+    )
 
 
 def _cores():

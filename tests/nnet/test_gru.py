@@ -1,10 +1,13 @@
 """The GRU of CPU training is PyTorch's, with its gradients."""
 
+import threading
+
 import pytest
 import torch
 
 from speechbrain_vae.nnet import gru as gru_module
 from speechbrain_vae.nnet.gru import GRU, GRUStates, TwoGRUStates, two_outputs
+from speechbrain_vae.nnet.threads import end_waiting_threads
 
 
 def with_gradients(gru, x, into):
@@ -133,16 +136,26 @@ def test_only_plain_training_goes_its_own_way(monkeypatch):
     assert gone[2:] == ["torch"] * 9
 
 
-def test_only_plain_training_of_both_is_at_once(monkeypatch):
+def test_of_training_only_that_of_two_grus_is_at_once(monkeypatch):
     x, gone = torch.randn(2, 6, 3), ways(monkeypatch)
     ours, theirs = GRU(3, 4, batch_first=True), torch.nn.LSTM(3, 4, batch_first=True)
     two_outputs(ours, ours, x, x)
     assert gone == []
     two_outputs(ours, theirs, x, x)
     assert gone == ["ours"]
-    with torch.no_grad():
-        two_outputs(ours, ours, x, x)
-    assert gone == ["ours", "torch", "torch"]
+
+
+@pytest.mark.parametrize("cell", [GRU, torch.nn.LSTM])
+def test_inference_of_any_two_layers_is_at_once(cell, at_once):
+    one, other = (cell(3, 4, batch_first=True) for _ in range(2))
+    x, y, threads = torch.randn(2, 6, 3), torch.randn(2, 6, 3), []
+    for rnn in (one, other):
+        rnn.register_forward_hook(lambda *_: threads.append(threading.get_ident()))
+    with torch.inference_mode():
+        found = two_outputs(one, other, x, y)
+        assert len(set(threads)) == 1 + end_waiting_threads()
+        torch.testing.assert_close(found, (one(x)[0], other(y)[0]))
+    assert found[1].is_inference() and not found[1].requires_grad
 
 
 def test_what_does_not_fit_is_refused_as_pytorch_does():

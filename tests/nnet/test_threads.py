@@ -35,6 +35,8 @@ def where():
         torch.get_num_threads(),
         torch.is_grad_enabled(),
         denormals_are_zeros(),
+        torch.is_inference_mode_enabled(),
+        torch.is_autocast_enabled("cpu"),
     )
 
 
@@ -49,8 +51,19 @@ def test_each_has_half_of_the_threads_and_the_settings_of_the_caller(grad, flush
     finally:
         torch.set_flush_denormal(False)
     assert own == threading.get_ident() != other
-    assert here == there == [1, grad, flush]
+    assert here == there == [1, grad, flush, False, False]
     assert torch.get_num_threads() == 2
+
+
+@needs_pause
+def test_inference_mode_and_autocast_of_the_caller_hold_in_both():
+    x = torch.ones(3, 3)
+    with torch.inference_mode(), torch.autocast("cpu", torch.float16):
+        (_, *here), (_, *there) = at_once(where, where)
+        assert here == there == [1, False, False, True, True]
+        product, other = at_once(lambda: x @ x, lambda: x @ x)
+    assert product.dtype == other.dtype == torch.float16
+    assert at_once(lambda: 1, where)[1][1:] == (1, True, False, False, False)
 
 
 def test_a_single_thread_calls_them_in_turn():
