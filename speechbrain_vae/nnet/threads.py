@@ -12,9 +12,9 @@ import torch
 OMP_PAUSE_SOFT = 1
 """Threads end, their settings stay."""
 
-_workers: list[ThreadPoolExecutor] = []
-# A forked process has the list, but not the thread.
-os.register_at_fork(after_in_child=_workers.clear)
+_idle: list[ThreadPoolExecutor] = []
+# A forked process has the list, but not the threads.
+os.register_at_fork(after_in_child=_idle.clear)
 
 
 def at_once(first, second):
@@ -44,15 +44,18 @@ def at_once(first, second):
     threads = torch.get_num_threads()
     if threads < 2 or _cores() < 2 or not end_waiting_threads():
         return first(), second()
-    if not _workers:
-        _workers.append(ThreadPoolExecutor(1, "at_once"))
+    try:
+        worker = _idle.pop()
+    except IndexError:
+        worker = ThreadPoolExecutor(1, "at_once")
     half = threads // 2
     torch.set_num_threads(half)
-    other = _workers[0].submit(_run, second, half, denormals_are_zeros(), _modes())
+    other = worker.submit(_run, second, half, denormals_are_zeros(), _modes())
     try:
         return first(), other.result()
     finally:
         wait([other])
+        _idle.append(worker)
         # That of the worker has become the default of threads to come.
         torch.set_num_threads(threads)
 

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -123,6 +124,30 @@ def test_an_exception_is_raised_when_both_have_ended(at_fault):
         at_once(*calls)
     assert ended.is_set() and torch.get_num_threads() == 2
     assert at_once(lambda: 1, lambda: 2) == (1, 2)
+
+
+@needs_pause
+def test_threads_of_the_caller_do_not_wait_for_each_other():
+    together = threading.Barrier(4)
+
+    def both(_):
+        torch.set_num_threads(2)
+        return at_once(lambda: together.wait(60), lambda: together.wait(60))
+
+    with ThreadPoolExecutor(2) as pool:
+        places = [place for two in pool.map(both, range(2)) for place in two]
+    assert sorted(places) == [0, 1, 2, 3]
+
+
+@needs_pause
+def test_one_of_two_can_be_two():
+    def two():
+        torch.set_num_threads(2)
+        return at_once(where, where)
+
+    (first, *_), pair = at_once(where, two)
+    assert len({first, *(each[0] for each in pair)}) == 3
+    assert torch.get_num_threads() == 2
 
 
 def _in_a_child(queue):
