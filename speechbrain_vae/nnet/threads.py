@@ -84,8 +84,9 @@ def _modes():
 
 def _cores():
     """Cores that this thread may run on."""
-    everywhere = os.cpu_count() or 1
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else everywhere
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def end_waiting_threads():

@@ -50,17 +50,8 @@ def test_it_is_differentiable_twice(frozen, monkeypatch):
     assert torch.autograd.gradgradcheck(GRUStates.apply, inputs)
 
 
-@pytest.fixture
-def at_once():
-    """Two GRUs have a thread each."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.mark.parametrize("sizes", [(5, 5), (5, 2)])
-def test_two_at_once_are_those_of_torch(sizes, at_once):
+def test_two_at_once_are_those_of_torch(sizes, two_threads):
     torch.manual_seed(0)
     grus = [GRU(4, size, batch_first=True).double() for size in sizes]
     xs = [torch.randn(3, 11, 4).double().requires_grad_() for _ in sizes]
@@ -75,14 +66,14 @@ def test_two_at_once_are_those_of_torch(sizes, at_once):
     torch.testing.assert_close(ours, theirs)
 
 
-def test_two_at_once_are_differentiable_twice(at_once):
+def test_two_at_once_are_differentiable_twice(two_threads):
     sizes = (4, 2, 3), (6, 3), (6, 2), (6,), (6,)
     inputs = [torch.randn(size).double().requires_grad_() for size in 2 * sizes]
     assert torch.autograd.gradcheck(TwoGRUStates.apply, inputs)
     assert torch.autograd.gradgradcheck(TwoGRUStates.apply, inputs)
 
 
-def test_two_at_once_train_where_only_one_is_asked_for(at_once):
+def test_two_at_once_train_where_only_one_is_asked_for(two_threads):
     grus = [GRU(3, 4, batch_first=True) for _ in range(2)]
     x = torch.randn(2, 6, 3, requires_grad=True)
     grus[1].requires_grad_(False)
@@ -143,10 +134,13 @@ def test_of_training_only_that_of_two_grus_is_at_once(monkeypatch):
     assert gone == []
     two_outputs(ours, theirs, x, x)
     assert gone == ["ours"]
+    with torch.no_grad():
+        two_outputs(ours, ours, x, x)
+    assert gone == ["ours", "torch", "torch"]
 
 
 @pytest.mark.parametrize("cell", [GRU, torch.nn.LSTM])
-def test_inference_of_any_two_layers_is_at_once(cell, at_once):
+def test_inference_of_any_two_layers_is_at_once(cell, two_threads):
     one, other = (cell(3, 4, batch_first=True) for _ in range(2))
     x, y, threads = torch.randn(2, 6, 3), torch.randn(2, 6, 3), []
     for rnn in (one, other):

@@ -16,17 +16,10 @@ from speechbrain_vae.nnet.threads import (
     end_waiting_threads,
 )
 
+pytestmark = pytest.mark.usefixtures("two_threads")
 needs_pause = pytest.mark.skipif(
     not end_waiting_threads(), reason="this OpenMP cannot end its threads"
 )
-
-
-@pytest.fixture(autouse=True)
-def two_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
 
 
 def where():
