@@ -1,6 +1,5 @@
 """Two computations at once, on the threads of one process."""
 
-import contextlib
 import ctypes
 import functools
 import os
@@ -63,22 +62,25 @@ def at_once(first, second):
 def _run(function, threads, flush, modes):
     torch.set_num_threads(threads)
     torch.set_flush_denormal(flush)
+    inference, grad, *autocast = modes
     try:
-        with contextlib.ExitStack() as stack:
-            for mode, *options in modes:
-                stack.enter_context(mode(*options))
+        with (
+            torch.inference_mode(inference),
+            torch.set_grad_enabled(grad),
+            torch.autocast("cpu", *autocast),
+        ):
             return function()
     finally:
         end_waiting_threads()
 
 
 def _modes():
-    """Context managers, with their arguments, of what holds in this thread."""
-    dtype, enabled = torch.get_autocast_dtype("cpu"), torch.is_autocast_enabled("cpu")
+    """What holds in this thread: inference mode, gradients, autocast's two options."""
     return (
-        (torch.inference_mode, torch.is_inference_mode_enabled()),
-        (torch.set_grad_enabled, torch.is_grad_enabled()),
-        (torch.autocast, "cpu", dtype, enabled),
+        torch.is_inference_mode_enabled(),
+        torch.is_grad_enabled(),
+        torch.get_autocast_dtype("cpu"),
+        torch.is_autocast_enabled("cpu"),
     )
 
 
