@@ -206,11 +206,17 @@ def main(argv):
                 train_loader_kwargs=loaders["train"],
                 valid_loader_kwargs=loaders["valid"],
             )
+        # Evaluation loads the best checkpoint, and its counter.
+        counter = hparams["epoch_counter"]
+        ended = {
+            "stopped_by": "patience" if counter.should_stop else "number_of_epochs",
+            "train.epochs": counter.current,
+        }
         brain.evaluate(
             data["test"].dataset, min_key="loss", test_loader_kwargs=loaders["test"]
         )
     with one_line_errors((OSError,)):
-        run_on_main(finish, args=[brain, data, skipped, folder, argv])
+        run_on_main(finish, args=[brain, data, skipped, ended, folder, argv])
 
 
 def start(hparams, train_utterances):
@@ -226,7 +232,7 @@ def start(hparams, train_utterances):
         model.start_linear(PPCA(model.stride, train_utterances))
 
 
-def finish(brain, data, skipped, folder, argv):
+def finish(brain, data, skipped, ended, folder, argv):
     """Write the report, the figure and the export."""
     hparams = brain.hparams
     features, model = hparams.features, hparams.autoencoder
@@ -248,14 +254,12 @@ def finish(brain, data, skipped, folder, argv):
     if hasattr(model.bottleneck, "sample"):
         aggregate = aggregate_posterior(model, brain.utterances["test"])
         report |= {f"test.{name}": value for name, value in aggregate.items()}
-    counter = hparams.epoch_counter
     best = brain.checkpointer.find_checkpoint(min_key="loss").meta
     report |= {
         "corpus": hparams.corpus or ("folder" if hparams.data_folder else "synthetic"),
         "latent_dim": model.latent_size,
         "frame_shift": features.frame_shift * model.stride,
-        "stopped_by": "patience" if counter.should_stop else "number_of_epochs",
-        "train.epochs": counter.current,
+        **ended,
         "valid.best_epoch": best["epoch"],
         "valid.loss_nats_per_frame": best["loss"],
         **{f"valid.{name}": best[name] for name in KEPT[1:] if name in best},

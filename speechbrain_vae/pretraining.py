@@ -12,6 +12,7 @@ from speechbrain.utils.checkpoints import (
     register_checkpoint_hooks,
 )
 from speechbrain.utils.distributed import get_rank
+from speechbrain.utils.epoch_loop import EpochCounterWithStopper
 
 from speechbrain_vae.dataio.prepare import prepare
 from speechbrain_vae.nnet.normalisation import mean_and_std
@@ -128,6 +129,49 @@ class Stopwatch:
             sums = yaml.safe_load(file)
         self.seconds = max(self.seconds, sums["seconds"])
         self.cpu_seconds = max(self.cpu_seconds, sums["cpu_seconds"])
+
+
+@register_checkpoint_hooks
+class PatientEpochCounter(EpochCounterWithStopper):
+    """Counts epochs and stops early, also in a run that was interrupted.
+
+    Of SpeechBrain's counter a checkpoint keeps the epoch alone: a resumed run would wait
+    for the whole patience again, and take a worse epoch for an improvement. Arguments as
+    in ``speechbrain.utils.epoch_loop.EpochCounterWithStopper``.
+
+    Example
+    -------
+    >>> counter = PatientEpochCounter(9, 2, limit_warmup=0, direction="min")
+    >>> for epoch in counter:
+    ...     counter.update_metric([3.0, 1.0, 2.0, 2.0, 2.0][epoch - 1])
+    >>> counter.current, counter.best_limit, counter.should_stop
+    (4, 2, True)
+    """
+
+    @mark_as_saver
+    def save(self, path):
+        """Write the epoch, and the best so far."""
+        state = {
+            "epoch": self.current,
+            "best_epoch": self.best_limit,
+            "best_score": self.best_score,
+        }
+        with open(path, "w", encoding="utf-8") as file:
+            yaml.dump(state, file)
+
+    @mark_as_loader
+    def load(self, path, end_of_epoch):
+        """Read them; the patience is that of the command, which may be another."""
+        with open(path, encoding="utf-8") as file:
+            state = yaml.safe_load(file)
+        if isinstance(state, int):
+            # Written by SpeechBrain's counter.
+            state = {"epoch": state, "best_epoch": state, "best_score": self.best_score}
+        self.current = state["epoch"] - (not end_of_epoch)
+        self.best_limit, self.best_score = state["best_epoch"], state["best_score"]
+        waited = self.current - self.best_limit
+        counts = self.current > self.limit_warmup
+        self.should_stop = counts and waited >= self.limit_to_stop
 
 
 class NormalisedFeatures:

@@ -1,10 +1,13 @@
-"""The memory that training steps use."""
+"""Memory of training steps, and the counter of epochs."""
 
 import platform
 import subprocess
 import sys
 
 import pytest
+from speechbrain.utils.checkpoints import Checkpointer
+
+from speechbrain_vae.pretraining import PatientEpochCounter
 
 STEPS = """
 import resource, torch
@@ -26,3 +29,54 @@ def test_a_step_uses_the_memory_of_the_one_before():
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     # A step is 40 MB: nearly 10,000 pages of 4 KiB, mostly, without the context.
     assert int(done.stdout) < 100
+
+
+def count_epochs(folder, scores, patience=2):
+    """Count the epochs of these scores; the counter, with its checkpoints there."""
+    counter = PatientEpochCounter(
+        len(scores), patience, limit_warmup=0, direction="min"
+    )
+    checkpointer = Checkpointer(folder, {"counter": counter})
+    checkpointer.recover_if_possible()
+    for epoch in counter:
+        counter.update_metric(scores[epoch - 1])
+        checkpointer.save_checkpoint()
+    return counter
+
+
+def test_an_interrupted_run_stops_when_an_undisturbed_one_does(tmp_path):
+    scores = [5.0, 1.0, 2.0, 3.0, 0.5]
+    assert count_epochs(tmp_path / "calm", scores).current == 4
+    assert count_epochs(tmp_path / "cut", scores[:3]).current == 3
+    resumed = count_epochs(tmp_path / "cut", scores)
+    assert (resumed.current, resumed.best_limit, resumed.best_score) == (4, 2, 1.0)
+    assert resumed.should_stop
+
+
+def test_a_run_that_stopped_early_goes_on_with_more_patience_alone(tmp_path):
+    scores = [1.0, 2.0, 2.0, 2.0, 2.0]
+    assert count_epochs(tmp_path, scores).current == 3
+    assert count_epochs(tmp_path, scores).current == 3
+    assert count_epochs(tmp_path, scores, patience=3).current == 4
+
+
+def test_the_middle_of_an_epoch_is_that_epoch_again(tmp_path):
+    counter = PatientEpochCounter(9, 2, limit_warmup=0, direction="min")
+    for score in (1.0, 2.0):
+        next(counter)
+        counter.update_metric(score)
+    next(counter)
+    counter.save(tmp_path / "counter")
+    resumed = PatientEpochCounter(9, 2, limit_warmup=0, direction="min")
+    resumed.load(tmp_path / "counter", end_of_epoch=False)
+    assert not resumed.should_stop
+    assert next(resumed) == 3
+
+
+def test_a_checkpoint_of_speechbrains_own_counter_is_read(tmp_path):
+    (tmp_path / "counter").write_text("3")
+    counter = PatientEpochCounter(9, 2, limit_warmup=0, direction="min")
+    counter.load(tmp_path / "counter", end_of_epoch=True)
+    assert next(counter) == 4
+    counter.update_metric(7.0)
+    assert (counter.best_limit, counter.best_score) == (4, 7.0)

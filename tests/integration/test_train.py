@@ -125,6 +125,18 @@ def test_an_interruption_ends_in_one_line_and_the_same_command_goes_on(tmp_path)
     assert epochs == ["epoch: 1", "epoch: 2", "epoch: 3"]
 
 
+def test_a_run_that_patience_ended_is_not_trained_on(tmp_path):
+    corpus = noise_corpus(tmp_path / "corpus")
+    options = [*TINY, "--number_of_epochs", 5, "--patience", 1]
+    # The first epoch leaves the model as it is; the second has a rate that spoils it.
+    options += ["--lr", 1e-12, "--lr_final", 2, "--lr_warmup_steps", 0]
+    for _ in range(2):
+        report = train("vae.yaml", tmp_path, corpus, *options)
+        assert report["stopped_by"] == "patience"
+        assert report["train"]["epochs"] == 2
+        assert report["valid"]["best_epoch"] == 1
+
+
 def test_other_choices_of_the_yaml_train_from_the_command_line(tmp_path):
     corpus = noise_corpus(tmp_path / "corpus", speakers=4, utterances=3)
     report = train(
