@@ -136,7 +136,7 @@ class AtomicCheckpointer(Checkpointer):
         Raises
         ------
         CheckpointError
-            There are checkpoints and all are damaged.
+            There are checkpoints, and all are damaged or lack what this run keeps.
         """
         keys = (importance_key, max_key, min_key, ckpt_predicate)
         reasons = []
@@ -157,6 +157,7 @@ class AtomicCheckpointer(Checkpointer):
                 f"({'; '.join(reasons)}); restore one of them, or remove the folder "
                 "to train anew"
             )
+        self._check_some_is_whole()
         return None
 
     def list_checkpoints(self):
@@ -164,8 +165,7 @@ class AtomicCheckpointer(Checkpointer):
         return [
             checkpoint
             for checkpoint in super().list_checkpoints()
-            if checkpoint.path not in self.damaged
-            and all(name in checkpoint.paramfiles for name in self._required())
+            if checkpoint.path not in self.damaged and not self._missing(checkpoint)
         ]
 
     def _list_checkpoint_dirs(self):
@@ -198,9 +198,25 @@ class AtomicCheckpointer(Checkpointer):
             "make room, and give the same command again to go on from there"
         )
 
-    def _required(self):
-        # A data loader joins the recoverables only when the training starts.
-        return [name for name in self.recoverables if "dataloader" not in name]
+    def _missing(self, checkpoint):
+        """What a checkpoint lacks that this run needs to go on."""
+        return [
+            name
+            for name in self.recoverables
+            # A data loader joins the recoverables only when the training starts.
+            if "dataloader" not in name
+            and not self.optional_recoverables.get(name)
+            and name not in checkpoint.paramfiles
+        ]
+
+    def _check_some_is_whole(self):
+        missing = [self._missing(each) for each in super().list_checkpoints()]
+        if missing and all(missing):
+            raise CheckpointError(
+                f"no checkpoint of {self.checkpoints_dir} has {', '.join(missing[0])}, "
+                "which this run keeps: start anew with another --output_folder, or go "
+                "on with the settings that began the run"
+            )
 
     def _save_checkpoint_metafile(self, fpath, *args, **kwargs):
         return super()._save_checkpoint_metafile(

@@ -135,9 +135,9 @@ class Stopwatch:
 class PatientEpochCounter(EpochCounterWithStopper):
     """Counts epochs and stops early, also in a run that was interrupted.
 
-    Of SpeechBrain's counter a checkpoint keeps the epoch alone: a resumed run would wait
-    for the whole patience again, and take a worse epoch for an improvement. Arguments as
-    in ``speechbrain.utils.epoch_loop.EpochCounterWithStopper``.
+    Of SpeechBrain's counter a checkpoint keeps the epoch alone: a resumed run would
+    wait for the whole patience again, and take a worse epoch for an improvement.
+    Arguments as in ``speechbrain.utils.epoch_loop.EpochCounterWithStopper``.
 
     Example
     -------

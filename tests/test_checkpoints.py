@@ -150,3 +150,19 @@ def test_a_second_reader_leaves_a_checkpoint_that_is_being_written(run):
     assert unfinished.exists() and run.recovered() == 1
     run.save(2)
     assert not unfinished.exists()
+
+
+def test_what_is_optional_may_be_missing(run):
+    run.save(1)
+    scaler = torch.amp.GradScaler("cpu")
+    # As SpeechBrain's Brain does for --precision fp16.
+    run.checkpointer.add_recoverable("scaler", scaler, optional_load=True)
+    with pytest.warns(UserWarning, match="optional"):
+        assert run.checkpointer.recover_if_possible() is not None
+
+
+def test_a_run_that_keeps_more_than_its_checkpoints_is_not_begun_anew(run):
+    run.save(1)
+    run.checkpointer.add_recoverable("other", torch.nn.Linear(1, 1))
+    with pytest.raises(CheckpointError, match="has other, which this run keeps"):
+        run.checkpointer.recover_if_possible()

@@ -6,6 +6,7 @@ change, so a changed file or setting is another name, never a stale hit. Every
 utterance carries a checksum that is verified whenever it is read.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -19,11 +20,15 @@ from speechbrain.utils.distributed import run_on_main
 from tqdm import tqdm
 
 from speechbrain_vae.dataio.audio import load_entry
+from speechbrain_vae.dataio.manifests import replacing
+from speechbrain_vae.dataio.open_files import OpenFiles
 
 logger = logging.getLogger(__name__)
 
 CHUNK = 256
 """Utterances in one cache file: what an interrupted preparation loses at most."""
+
+FLOAT_BYTES = 4
 
 VERSION = 1
 """Part of the key: changes when the files' format or the features' code does."""
@@ -55,7 +60,7 @@ class ComputedFeatures:
 
 
 class CachedFeatures:
-    """dB features of a manifest's utterances, memory-mapped from a cache.
+    """dB features of a manifest's utterances, read from a cache.
 
     What is missing is computed at construction, chunk by chunk: an interrupted
     construction goes on from its last finished chunk.
@@ -78,30 +83,28 @@ class CachedFeatures:
         self.computed = ComputedFeatures(entries, features)
         self.folder = Path(folder)
         self.places = {}
-        self._maps: dict[str, np.ndarray] = {}
+        self._files = OpenFiles()
         ids = sorted(entries)
         chunks = [ids[i : i + CHUNK] for i in range(0, len(ids), CHUNK)]
-        keys = [self._key(chunk) for chunk in chunks]
-        missing = [
-            (key, chunk)
-            for key, chunk in zip(keys, chunks, strict=True)
-            if not self._complete(key)
-        ]
+        missing = []
+        for chunk in chunks:
+            key = self._key(chunk)
+            if not self._found(key):
+                missing.append((key, chunk))
         if missing:
             self._build(missing, workers)
-        for key in keys:
-            index = json.loads(self._index(key).read_text())
-            for utt_id, place in index.items():
-                self.places[utt_id] = (key, *place)
 
     def __getitem__(self, utt_id):
         """Features of one utterance, float32, shape [T, F]."""
         key, start, frames, checksum = self.places[utt_id]
-        if key not in self._maps:
-            self._maps[key] = np.memmap(self._data(key), dtype=np.float32, mode="r")
         size = self.computed.features.size
-        flat = np.array(self._maps[key][start * size : (start + frames) * size])
-        if zlib.crc32(flat) != checksum:
+        data = b""
+        # A file that is gone is as one that is damaged.
+        with contextlib.suppress(OSError):
+            data = self._files.read(
+                self._data(key), frames * size * FLOAT_BYTES, start * size * FLOAT_BYTES
+            )
+        if zlib.crc32(data) != checksum:
             logger.warning(
                 "%s is damaged; the features of %s are computed from its audio. "
                 "Delete the file to have it made anew.",
@@ -109,14 +112,10 @@ class CachedFeatures:
                 utt_id,
             )
             return self.computed[utt_id]
-        return torch.from_numpy(flat).view(frames, size)
+        return torch.from_numpy(np.frombuffer(data, np.float32).copy()).view(-1, size)
 
     def __len__(self):
         return len(self.places)
-
-    def __getstate__(self):
-        # A memory map would be pickled as the data it points to.
-        return {**self.__dict__, "_maps": {}}
 
     def frames(self, utt_id):
         """Number of frames of one utterance, from the index alone."""
@@ -139,13 +138,22 @@ class CachedFeatures:
             )
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
 
-    def _complete(self, key):
-        data, index = self._data(key), self._index(key)
-        if not (data.exists() and index.exists()):
+    def _found(self, key):
+        """Whether a chunk is there whole; its places are taken up."""
+        try:
+            index = json.loads(self._index(key).read_text())
+            frames = sum(frames for _, frames, _ in index.values())
+            size = self._data(key).stat().st_size
+        except (FileNotFoundError, ValueError):
             return False
-        places = json.loads(index.read_text()).values()
-        frames = sum(frames for _, frames, _ in places)
-        return data.stat().st_size == 4 * frames * self.computed.features.size
+        if size != frames * self.computed.features.size * FLOAT_BYTES:
+            return False
+        self._take_up(key, index)
+        return True
+
+    def _take_up(self, key, index):
+        for utt_id, place in index.items():
+            self.places[utt_id] = (key, *place)
 
     def _build(self, missing, workers):
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -160,26 +168,25 @@ class CachedFeatures:
 
     def _write(self, key, chunk, stream, bar):
         index, start = {}, 0
-        temporary = self._data(key).with_suffix(f".{os.getpid()}.tmp")
+        # Several processes may write it.
+        suffix = f".{os.getpid()}.tmp"
         try:
-            with open(temporary, "wb") as out:
+            with replacing(self._data(key), "wb", suffix) as out:
                 for utt_id in chunk:
                     feats = next(stream).contiguous().numpy()
                     out.write(feats.data)
                     index[utt_id] = (start, len(feats), zlib.crc32(feats))
                     start += len(feats)
                     bar.update()
-            os.replace(temporary, self._data(key))
             # The index comes last: a chunk without one is made anew.
-            temporary.write_text(json.dumps(index))
-            os.replace(temporary, self._index(key))
+            with replacing(self._index(key), suffix=suffix) as out:
+                json.dump(index, out)
         except OSError as error:
             raise OSError(
                 f"cannot write the feature cache {self.folder}: {error.strerror}. Free "
                 "some space, or set feature_cache: null to compute features on the fly"
             ) from error
-        finally:
-            temporary.unlink(missing_ok=True)
+        self._take_up(key, index)
 
 
 class _ById(torch.utils.data.Dataset):

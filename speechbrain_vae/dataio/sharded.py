@@ -17,6 +17,7 @@ import soundfile
 import torch
 
 from speechbrain_vae.dataio.manifests import SPLITS, printable
+from speechbrain_vae.dataio.open_files import OpenFiles
 
 INDEX = "index.json"
 FORMAT = 1
@@ -24,7 +25,6 @@ POOL = 4096
 """Utterances, about two shards of them, that are sorted into batches together."""
 
 _LENGTH_NOISE = 0.05
-_OPEN_FILES = 16
 _COMMAND = "python -m speechbrain_vae.dataio.shard"
 
 
@@ -130,7 +130,7 @@ class ShardedUtterances(torch.utils.data.Dataset):
         self.offsets = _column(columns, "offsets", np.int64)
         self.lengths = _column(columns, "lengths", np.int32)
         self.checksums = _column(columns, "crc32", np.uint32)
-        self._files = {}
+        self._files = OpenFiles()
 
     def __len__(self):
         return len(self.durations)
@@ -138,9 +138,6 @@ class ShardedUtterances(torch.utils.data.Dataset):
     def __getitem__(self, index):
         """``id`` and ``feats``, the dB features [T, F], of one utterance."""
         return {"id": self.utt_id(index), "feats": self.feats(index)}
-
-    def __getstate__(self):
-        return {**self.__dict__, "_files": {}}
 
     def utt_id(self, index):
         """The ID of an utterance."""
@@ -159,7 +156,7 @@ class ShardedUtterances(torch.utils.data.Dataset):
         offset, length = int(self.offsets[index]), int(self.lengths[index])
         path = self.paths[self.shard_of[index]]
         try:
-            data = os.pread(self._file(path), length, offset)
+            data = self._files.read(path, length, offset)
         except OSError as error:
             raise ShardError(f"{printable(path)}: {error.strerror}") from error
         if zlib.crc32(data) != self.checksums[index]:
@@ -172,13 +169,6 @@ class ShardedUtterances(torch.utils.data.Dataset):
         share = min(1.0, 3600 * hours / max(self.durations.sum(), 1e-9))
         count = max(1, round(share * len(self)))
         return np.linspace(0, len(self) - 1, count).round().astype(int).tolist()
-
-    def _file(self, path):
-        if path not in self._files:
-            if len(self._files) >= _OPEN_FILES:
-                os.close(self._files.pop(next(iter(self._files))))
-            self._files[path] = os.open(path, os.O_RDONLY)
-        return self._files[path]
 
 
 def damaged(path, where):

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 import torch
 
-from speechbrain_vae.dataio import feature_cache
+from speechbrain_vae.dataio import feature_cache, open_files
 from speechbrain_vae.dataio.feature_cache import CachedFeatures, ComputedFeatures
 from speechbrain_vae.lobes.features import LogMel
 
@@ -121,6 +121,26 @@ def test_a_damaged_cache_is_noticed_and_computed_from_the_audio(
     data.write_bytes(content[:-4])
     again = CachedFeatures(entries, LogMel(), tmp_path / "cache")
     assert torch.equal(again["c"], right)
+    data.unlink()
+    assert torch.equal(again["a"], opened["a"])
+
+
+@pytest.mark.parametrize("content", ["", '{"a": [0', "{}"])
+def test_a_damaged_index_is_made_anew(entries, tmp_path, content):
+    right = CachedFeatures(entries, LogMel(), tmp_path / "cache")["c"]
+    (index,) = (tmp_path / "cache").glob("*.json")
+    index.write_text(content)
+    again = CachedFeatures(entries, LogMel(), tmp_path / "cache")
+    assert torch.equal(again["c"], right) and len(again) == len(entries)
+
+
+def test_few_files_are_open_at_a_time(entries, tmp_path, monkeypatch):
+    monkeypatch.setattr(feature_cache, "CHUNK", 1)
+    monkeypatch.setattr(open_files, "LIMIT", 2)
+    cached = CachedFeatures(entries, LogMel(), tmp_path / "cache")
+    for _ in range(2):
+        assert all(len(cached[name]) == cached.frames(name) for name in entries)
+    assert len(cached._files._files) == 2
 
 
 def test_a_full_disk_ends_in_one_line(entries, tmp_path, monkeypatch):
