@@ -185,7 +185,8 @@ class FeatureEncoder(Pretrained):
             Shape [B, T, n_mels], one frame every hop of the features.
         """
         code, lengths, frames = self._encode(wavs, wav_lens)
-        return self.mods.autoencoder.decode(code.features, lengths, frames)
+        # Out of autocast, which may have left them in 16 bits.
+        return self.mods.autoencoder.decode(code.features.float(), lengths, frames)
 
     @torch.no_grad()
     def sample(self, n: int, frames: int) -> torch.Tensor:

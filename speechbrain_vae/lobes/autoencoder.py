@@ -1,5 +1,6 @@
 """The autoencoder: encoder, bottleneck, decoder, likelihood and target."""
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -8,6 +9,7 @@ import torch
 from speechbrain_vae.lobes.targets import Reconstruction
 from speechbrain_vae.metrics import mean_error
 from speechbrain_vae.nnet.bottleneck_output import BottleneckOutput
+from speechbrain_vae.nnet.double_backward import without_cudnn
 from speechbrain_vae.nnet.lengths import cut, length_mask
 
 
@@ -146,7 +148,8 @@ class Autoencoder(torch.nn.Module):
         penalised = bool(self.training and torch.is_grad_enabled() and self.penalties)
         if penalised and not inputs.requires_grad:
             inputs = inputs.detach().requires_grad_()
-        code, code_lengths = self.encode(inputs, lengths)
+        with self._differentiable(penalised):
+            code, code_lengths = self.encode(inputs, lengths)
         prediction = self.decoder(code.latent, code_lengths, feats.shape[1])
         frames = mask.sum().clamp(min=1)
         latent_frames = length_mask(code.latent, code_lengths).sum()
@@ -167,6 +170,13 @@ class Autoencoder(torch.nn.Module):
             bottleneck=code,
             penalties=penalties,
         )
+
+    def _differentiable(self, penalised):
+        """Context in which the encoder has the derivatives that penalties need."""
+        twice = any(
+            getattr(each, "second_derivatives", False) for each in self.penalties
+        )
+        return without_cudnn() if penalised and twice else contextlib.nullcontext()
 
     def encode(
         self, feats: torch.Tensor, lengths: torch.Tensor | None = None

@@ -127,6 +127,9 @@ class ContractivePenalty(torch.nn.Module):
     (torch.Size([]), True)
     """
 
+    second_derivatives = True
+    """Whether the gradient of the penalty is one of a gradient."""
+
     def __init__(self, weight: float, probes: int = 1) -> None:
         super().__init__()
         self.weight = check_positive("weight", weight)

@@ -1,6 +1,26 @@
 """Second derivatives of what has a backward pass of its own."""
 
+import contextlib
+
 import torch
+
+
+@contextlib.contextmanager
+def without_cudnn():
+    """Compute without cuDNN, whose recurrent layers have no second derivatives.
+
+    Example
+    -------
+    >>> with without_cudnn():
+    ...     torch.backends.cudnn.enabled
+    False
+    """
+    before = torch.backends.cudnn.enabled
+    torch.backends.cudnn.enabled = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.enabled = before
 
 
 def plain_gradients(plain, needed, grad, *inputs):

@@ -5,6 +5,7 @@ import soundfile
 import torch
 from hyperpyyaml import load_hyperpyyaml
 
+from conftest import tiny_model
 from speechbrain_vae.export import write_export
 from speechbrain_vae.inference import FeatureEncoder
 from speechbrain_vae.inference.precision import PRECISIONS
@@ -32,10 +33,12 @@ autoencoder: !new:speechbrain_vae.lobes.autoencoder.Autoencoder
 
 @pytest.fixture
 def exports(tiny_export, tmp_path):
-    """A convolutional VAE, and recurrent models with codes."""
+    """A convolutional VAE and AE, and recurrent models with codes."""
     weight = "hidden_size: 32\n    normalisation: weight"
     found = {"vae": str(tiny_export)}
+    _, vae = tiny_model()
     for name, yaml in {
+        "ae": vae.replace("GaussianBottleneck", "DeterministicBottleneck"),
         "vq": DISCRETE,
         "vq of weight norm": DISCRETE.replace("hidden_size: 32", weight),
     }.items():
@@ -67,11 +70,13 @@ def near(one, other):
     assert cosine.mean() > 0.99
 
 
+@pytest.mark.parametrize("model", ["vae", "ae"])
 @pytest.mark.parametrize("precision", ["bf16", "int8"])
-def test_features_of_a_vae_stay_near(precision, exports, wavs, tmp_path):
-    low = FeatureEncoder.from_hparams(exports["vae"], precision=precision)
-    full = FeatureEncoder.from_hparams(exports["vae"])
+def test_continuous_features_stay_near(precision, model, exports, wavs, tmp_path):
+    low = FeatureEncoder.from_hparams(exports[model], precision=precision)
+    full = FeatureEncoder.from_hparams(exports[model])
     near(low.encode_batch(wavs), full.encode_batch(wavs))
+    near(low.reconstruct_batch(wavs), full.reconstruct_batch(wavs))
     soundfile.write(tmp_path / "a.wav", wavs[0].numpy(), 16000)
     near(low.encode_file(tmp_path / "a.wav"), full.encode_file(tmp_path / "a.wav"))
 

@@ -262,3 +262,18 @@ def test_activity_of_unbounded_units_is_refused():
 def test_bad_options_are_refused(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+@pytest.mark.parametrize(("penalty", "enabled"), [("contractive", 0), ("sparsity", 1)])
+def test_second_derivatives_are_not_asked_of_cudnn(penalty, enabled):
+    model = autoencoder(PENALTIES[penalty]())
+    seen = []
+    for part in (model.encoder, model.decoder):
+        part.register_forward_pre_hook(
+            lambda *_: seen.append(torch.backends.cudnn.enabled)
+        )
+    feats = torch.randn(1, 8, F)
+    model(feats).loss.backward()
+    model.eval()(feats)
+    assert seen == [enabled, True, True, True]
+    assert torch.backends.cudnn.enabled
