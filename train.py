@@ -45,7 +45,11 @@ from speechbrain_vae.reporting import (
     write_report,
 )
 from speechbrain_vae.run_lock import hold_run_lock
-from speechbrain_vae.run_settings import load_settings
+from speechbrain_vae.run_settings import (
+    check_purpose,
+    load_settings,
+    refuse_other_settings,
+)
 
 logger = logging.getLogger("speechbrain_vae.train")
 
@@ -161,7 +165,9 @@ def main(argv):
     """Prepare, train, test and export."""
     with one_line_errors():
         hparams, run_opts, hparams_file, overrides = load_settings(argv)
+        check_purpose(hparams, "autoencoder", hparams_file)
         run_on_main(hold_run_lock, args=[hparams["output_folder"]])
+        run_on_main(refuse_other_settings, args=[hparams])
         sb.create_experiment_directory(
             hparams["output_folder"], hparams_file, overrides
         )

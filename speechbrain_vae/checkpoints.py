@@ -136,7 +136,7 @@ class AtomicCheckpointer(Checkpointer):
         Raises
         ------
         CheckpointError
-            There are checkpoints, and all are damaged or lack what this run keeps.
+            There are checkpoints, and all are damaged, or they are of another model.
         """
         keys = (importance_key, max_key, min_key, ckpt_predicate)
         reasons = []
@@ -177,6 +177,14 @@ class AtomicCheckpointer(Checkpointer):
             self.load_checkpoint(checkpoint)
         except _UNREADABLE as error:
             return _short(error)
+        except RuntimeError as error:
+            if "Error(s) in loading state_dict" not in str(error):
+                raise
+            raise CheckpointError(
+                f"{checkpoint.path} is of a model with other parts or sizes "
+                f"({_short(error)}): start anew with another --output_folder, or go on "
+                "with the settings that began the run"
+            ) from error
         return None
 
     def _remove_unfinished(self):

@@ -31,7 +31,7 @@ class CtcBrain(DownstreamBrain):
 
     @staticmethod
     def ctc_loss(log_probs, lengths, targets):
-        """Mean negative log-likelihood of the targets, in nats.
+        """Negative log-likelihood of the targets in nats a unit, mean over the batch.
 
         Arguments
         ---------

@@ -11,6 +11,11 @@ from pathlib import Path
 
 import speechbrain as sb
 from speechbrain.dataio.dataset import DynamicItemDataset
+from speechbrain.utils.checkpoints import (
+    mark_as_loader,
+    mark_as_saver,
+    register_checkpoint_hooks,
+)
 from speechbrain.utils.data_pipeline import provides, takes
 from speechbrain.utils.distributed import if_main_process, run_on_main
 
@@ -27,6 +32,7 @@ from speechbrain_vae.pretraining import (
 from speechbrain_vae.run_lock import hold_run_lock
 from speechbrain_vae.run_settings import (
     building,
+    check_purpose,
     load_settings,
     refuse_other_settings,
 )
@@ -47,6 +53,7 @@ def open_experiment(argv, **changes):
     run_opts : speechbrain.utils.run_opts.RunOptions
     """
     hparams, run_opts, hparams_file, overrides = load_settings(argv, **changes)
+    check_purpose(hparams, "front_end", hparams_file)
     run_on_main(hold_run_lock, args=[hparams["output_folder"]])
     run_on_main(refuse_other_settings, args=[hparams])
     sb.create_experiment_directory(hparams["output_folder"], hparams_file, overrides)
@@ -232,6 +239,43 @@ def _getter(name, get):
     return pipeline
 
 
+@register_checkpoint_hooks
+class SameFeatures:
+    """Keeps a run to the features it began with: weights of an export may change.
+
+    Arguments
+    ---------
+    settings : dict
+        What the features depend on.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "features.ckpt"
+    >>> SameFeatures({"features": "fbank"}).save(path)
+    >>> SameFeatures({"features": "mfcc"}).load(path, end_of_epoch=True)
+    Traceback (most recent call last):
+      ...
+    ValueError: ... is of other features (the export was replaced): ...
+    """
+
+    def __init__(self, settings):
+        self.settings = settings
+
+    @mark_as_saver
+    def save(self, path):
+        """Write the settings."""
+        Path(path).write_text(json.dumps(self.settings))
+
+    @mark_as_loader
+    def load(self, path, end_of_epoch):
+        """Compare them."""
+        if json.loads(Path(path).read_text()) != self.settings:
+            raise ValueError(
+                f"{path} is of other features (the export was replaced): choose "
+                "another --output_folder, or delete that one"
+            )
+
+
 class DownstreamBrain(NamesNonFiniteLoss, sb.Brain):
     """A Brain on the features of a front end.
 
@@ -333,6 +377,8 @@ def make_brain(brain_class, hparams, run_opts, output_size, **recoverables):
         modules.pop("front_end", None)
     else:
         recoverables["front_end"] = hparams["front_end"]
+    same = SameFeatures(hparams["front_end"].settings)
+    hparams["checkpointer"].add_recoverable("same_features", same, optional_load=True)
     hparams["checkpointer"].add_recoverables(recoverables)
     brain = brain_class(
         modules=modules,

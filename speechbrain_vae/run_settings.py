@@ -20,11 +20,19 @@ from speechbrain_vae.extraction import check_device
 from speechbrain_vae.kinds import check_kind
 from speechbrain_vae.nnet.distributed import is_distributed
 
-IDENTITY = (
-    *("features", "layer", "freeze", "corpus", "corpus_options", "seed", "lr"),
-    *("task", "split", "fold", "segments"),
-)
-"""Keys without which a checkpoint is another experiment's."""
+MAY_CHANGE = {
+    *("output_folder", "save_folder", "train_log", "errors_file", "feature_cache"),
+    *("number_of_epochs", "finetuning_epochs", "patience"),
+    *(
+        "num_workers",
+        "ckpt_interval_minutes",
+        "tensorboard",
+        "activation_checkpointing",
+    ),
+    *("search", "beam_size", "ngram", "blank_penalties", "trials", "num_trials"),
+}
+"""Settings that a run may go on with others of: where it is, how long it takes, what it
+computes with, and how it is tested."""
 
 _PATHS = {
     "output_folder": str,
@@ -202,11 +210,37 @@ def check_settings(settings, run_opts):
             raise ValueError(f"{name} has {unknown}; the YAML's modules: {known}")
 
 
+def check_purpose(hparams, key, hparams_file):
+    """Refuse the YAML of another script.
+
+    Arguments
+    ---------
+    hparams : dict
+    key : str
+        What the YAMLs of this script have.
+    hparams_file : str
+
+    Raises
+    ------
+    ValueError
+        It is not there.
+
+    Example
+    -------
+    >>> check_purpose({"autoencoder": None}, "front_end", "hparams/vae.yaml")
+    Traceback (most recent call last):
+      ...
+    ValueError: hparams/vae.yaml has no front_end: it is for another train.py
+    """
+    if key not in hparams:
+        raise ValueError(f"{hparams_file} has no {key}: it is for another train.py")
+
+
 def refuse_other_settings(hparams):
     """Refuse to go on from the checkpoints of another experiment.
 
-    SpeechBrain resumes from whatever lies in the folder: features of the same size
-    would be given the results of those before them.
+    SpeechBrain resumes from whatever lies in the folder: the weights would be of the
+    settings before, and all that is written of them say the new ones.
 
     Arguments
     ---------
@@ -232,13 +266,45 @@ def refuse_other_settings(hparams):
     written = folder / "hyperparams.yaml"
     if not (written.is_file() and any(folder.glob("save/CKPT+*"))):
         return
-    earlier = ruamel.yaml.YAML().load(written.read_text(encoding="utf-8")) or {}
-    for key in IDENTITY:
-        if {key} <= earlier.keys() & hparams.keys() and earlier[key] != hparams[key]:
-            raise ValueError(
-                f"{folder} holds a run with {key}: {earlier[key]}, this one has "
-                f"{hparams[key]}; choose another --output_folder, or delete that one"
-            )
+    earlier = _values(ruamel.yaml.YAML().load(written.read_text(encoding="utf-8")))
+    now = _values(hparams)
+    for key in [*earlier, *(now.keys() - earlier.keys())]:
+        before, after = earlier.get(key, "no such key"), now.get(key, "no such key")
+        if before == after or (key == "data_folder" and _same_data(before, after)):
+            continue
+        raise ValueError(
+            f"{folder} holds a run with {key}: {before}, this one has {after}; choose "
+            "another --output_folder, or delete that one"
+        )
+
+
+def _values(settings):
+    """The settings that are values, and decide what a run learns."""
+
+    def is_value(item):
+        if isinstance(item, dict):
+            return _untagged(item) and all(map(is_value, item.values()))
+        if isinstance(item, list):
+            return _untagged(item) and all(map(is_value, item))
+        return item is None or isinstance(item, (str, int, float))
+
+    return {
+        key: value
+        for key, value in (settings or {}).items()
+        if key not in MAY_CHANGE and is_value(value)
+    }
+
+
+def _untagged(item):
+    # What a tag of the file builds is a value no more.
+    return getattr(getattr(item, "tag", None), "value", None) is None
+
+
+def _same_data(before, after):
+    """Whether a corpus is where it was, or may have been moved."""
+    if not (isinstance(before, str) and isinstance(after, str)):
+        return False
+    return not os.path.exists(before) or os.path.samefile(before, after)
 
 
 def with_base(hparams_file, overrides: str) -> tuple[str, str]:

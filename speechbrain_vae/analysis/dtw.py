@@ -239,7 +239,8 @@ def subsequence_dtw(
     sequence[starts[1:]] = 1
     sequence = sequence.cumsum(0)
     # Two columns that no path crosses go before every sequence.
-    place = torch.arange(columns, device=cost.device) + 2 * sequence + 2
+    time = torch.arange(columns, device=cost.device)
+    place = time + 2 * sequence + 2
     total = cost.new_full((columns + 2 * len(starts),), math.inf)
     total[place] = cost[0]
     for row in cost[1:]:
@@ -249,6 +250,6 @@ def subsequence_dtw(
     least = total.new_full((len(starts),), math.inf)
     least.scatter_reduce_(0, sequence, total, "amin")
     # Of columns that are equally good the first.
-    found = torch.where(total == least[sequence], torch.arange(columns), columns)
+    found = torch.where(total == least[sequence], time, columns)
     end = torch.full_like(starts, columns).scatter_reduce_(0, sequence, found, "amin")
     return least / rows, end

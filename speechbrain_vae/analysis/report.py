@@ -42,8 +42,8 @@ class Section:
     title : str
         Its heading; also names its numbers.
     text : str
-        Paragraphs with a blank line between them; like captions they may hold inline
-        HTML, and also ``**bold**`` and backticks of Markdown.
+        Paragraphs with a blank line between them, which may hold inline HTML, and
+        also ``**bold**`` and backticks of Markdown. Captions are plain.
     figures : list of tuple
         Name (of the files), ``matplotlib.figure.Figure`` and caption of each.
     tables : list of Table
@@ -173,9 +173,10 @@ def _section(section, folder):
 
 def _picture(content, kind, caption):
     data = base64.b64encode(content).decode()
-    alt = html.escape(re.sub(r"<[^>]*>", "", caption), quote=True)
+    # It may name an utterance, and IDs of a corpus may be anything.
+    caption = html.escape(caption)
     return (
-        f'<figure><img src="data:image/{kind};base64,{data}" alt="{alt}">'
+        f'<figure><img src="data:image/{kind};base64,{data}" alt="{caption}">'
         f"<figcaption>{caption}</figcaption></figure>"
     )
 
@@ -187,7 +188,7 @@ def _table(table):
         for row in table.rows
     )
     return (
-        f'<div class="wide"><table><caption>{table.caption}</caption>'
+        f'<div class="wide"><table><caption>{html.escape(table.caption)}</caption>'
         f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
     )
 

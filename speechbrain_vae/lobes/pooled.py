@@ -41,6 +41,11 @@ class PooledFrontEnd(torch.nn.Module):
         codes = sum(frames.codebook_sizes or [])
         self.size = segments * (codes or 2 * frames.size)
 
+    @property
+    def settings(self):
+        """What the vectors depend on."""
+        return {**self.frames.settings, "segments": self.segments}
+
     def forward(
         self, wavs: torch.Tensor, wav_lens: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:

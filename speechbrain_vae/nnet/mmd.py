@@ -6,8 +6,8 @@ import torch
 def mmd(x: torch.Tensor, y: torch.Tensor) -> float:
     """Squared maximum mean discrepancy, unbiased (Gretton et al. 2012, equation 3).
 
-    The kernel is a Gaussian whose width is the median distance of the pooled
-    vectors. Around zero, or below, where the two sets come from one distribution.
+    The kernel is a Gaussian whose width is the median distance between the two
+    sets. Around zero, or below, where the two sets come from one distribution.
 
     Arguments
     ---------

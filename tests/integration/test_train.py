@@ -1,6 +1,7 @@
 """train.py, from a folder to an export."""
 
 import os
+import re
 import signal
 import subprocess
 import time
@@ -135,6 +136,38 @@ def test_a_run_that_patience_ended_is_not_trained_on(tmp_path):
         assert report["stopped_by"] == "patience"
         assert report["train"]["epochs"] == 2
         assert report["valid"]["best_epoch"] == 1
+
+
+OTHERS = [
+    (("--beta", 8), "holds a run with beta: 1.0, this one has 8;"),
+    (("--kernel_size", 5), "holds a run with kernel_size: 3, this one has 5;"),
+    (("--corpus_options", "{speaker: none}"), "holds a run with corpus_options: {},"),
+]
+
+
+def test_a_folder_with_a_run_of_other_settings_stays_as_it_is(tmp_path):
+    corpus = noise_corpus(tmp_path / "corpus")
+    (tmp_path / "elsewhere").mkdir()
+    options = [*TINY, "--number_of_epochs", 1]
+    train("vae.yaml", tmp_path, corpus, *options)
+
+    def contents():
+        files = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
+        return {path: path.read_bytes() for path in files if path.suffix != ".lock"}
+
+    before = contents()
+    elsewhere = "holds a run with data_folder: .*/corpus, this one has .*/elsewhere;"
+    cases = [(corpus, *other) for other in OTHERS]
+    for data, others, message in [*cases, (tmp_path / "elsewhere", (), elsewhere)]:
+        arguments = command("vae.yaml", tmp_path, data, *options, *others)
+        done = subprocess.run(
+            arguments, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True
+        )
+        assert done.returncode == 1
+        assert re.search(message, done.stderr.splitlines()[-1]), done.stderr[-2000:]
+    assert contents() == before
+    report = train("vae.yaml", tmp_path, corpus, *options, "--patience", 2)
+    assert report["train"]["epochs"] == 1
 
 
 def test_other_choices_of_the_yaml_train_from_the_command_line(tmp_path):

@@ -1,6 +1,7 @@
 """The digits recipe."""
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ import pytest
 import soundfile
 
 from benchmarks.loading import RECIPES, load_recipe
+from speechbrain_vae.export import read_export, write_export
 
 from .processes import in_two_processes
 from .tone_corpus import results
@@ -152,6 +154,29 @@ def test_tokens_take_the_place_of_fbank(tiny_codec, tmp_path):
     source = ("--features", tiny_codec, "--layer", "tokens", "--fold", 2)
     recipe.main(command(tmp_path, "--number_of_epochs", 1, *source))
     assert "test.accuracy" in results(tmp_path / "run")
+
+
+def test_an_export_that_was_replaced_ends_in_one_line(tiny_codec, tmp_path):
+    digits(tmp_path / "corpus", takes=1)
+    run = command(
+        tmp_path, "--number_of_epochs", 1, "--features", tiny_codec, "--fold", 2
+    )
+    recipe.main(run)
+    export = read_export(tiny_codec)
+    next(export.autoencoder.parameters()).data += 1
+    text = (tiny_codec / "hyperparams.yaml").read_text()
+    shutil.rmtree(tiny_codec)
+    write_export(tiny_codec, text, export.features, export.autoencoder)
+    with pytest.raises(SystemExit, match="is of other features") as end:
+        recipe.main(run)
+    assert "\n" not in str(end.value)
+
+
+def test_the_yaml_of_another_script_ends_in_one_line(tmp_path):
+    run = command(tmp_path)
+    yaml = str(RECIPES.parent / "hparams" / "vae.yaml")
+    with pytest.raises(SystemExit, match="has no front_end: it is for another"):
+        recipe.main([yaml, *run[1:]])
 
 
 def test_the_script_runs_by_itself(tmp_path):

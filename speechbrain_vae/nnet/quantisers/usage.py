@@ -173,5 +173,8 @@ def count_codes(indices: torch.Tensor, codebook_size: int) -> torch.Tensor:
     if groups > 1:
         slots = slots + codebook_size * torch.arange(groups, device=indices.device)
     slots = torch.where(indices < 0, groups * codebook_size, slots)
-    counts = torch.bincount(slots.flatten(), minlength=groups * codebook_size + 1)
+    slots = slots.flatten()
+    # For bincount, too, a GPU must be waited for.
+    counts = slots.new_zeros(groups * codebook_size + 1)
+    counts.scatter_add_(0, slots, torch.ones_like(slots))
     return counts[:-1].view(groups, codebook_size)
