@@ -32,10 +32,14 @@ def test_every_number_is_in_the_json(tmp_path):
     assert found == {"first_part": {"codes": [0, 1], "gap": None, "deep": {"x": 0.5}}}
 
 
-def test_cells_of_a_table_are_text(tmp_path):
-    table = Table("Caption", ("name", "value"), [["<b>", 0.12345], ["x", 7]])
-    page = write_report(tmp_path, "Title", [Section("A", tables=[table])]).read_text()
+def test_cells_and_captions_are_text(tmp_path):
+    table = Table("Of <i>", ("name", "value"), [["<b>", 0.12345], ["x", 7]])
+    name, figure, _ = line()
+    section = Section("A", "", [(name, figure, 'Of "<u>"')], [table])
+    page = write_report(tmp_path, "Title", [section]).read_text()
     assert "<td>&lt;b&gt;</td><td>0.123</td>" in page
+    assert "<caption>Of &lt;i&gt;</caption>" in page
+    assert page.count("Of &quot;&lt;u&gt;&quot;") == 2
 
 
 def test_a_second_report_removes_the_first_and_nothing_else(tmp_path):

@@ -10,6 +10,7 @@ from speechbrain_vae.nnet.distributed import (
 )
 from speechbrain_vae.nnet.quantisers.curve import insert_corners, untangle
 from speechbrain_vae.nnet.quantisers.line_som import line_som
+from speechbrain_vae.nnet.quantisers.usage import count_codes
 
 # Wide enough to begin in order; training narrows what it may.
 START_WIDTH = 1.0
@@ -170,9 +171,12 @@ class CurveCodebook(torch.nn.Module):
         size = len(self.weight)
         # A corner in the middle would serve the frames nearer to it than to the ends;
         # a segment between two clusters has many frames but none of those.
-        load = torch.where((position - 0.5).abs() < 0.25, 1.0, ELSEWHERE)
-        corners = torch.bincount(segments + (position > 0.5), minlength=size)
-        loads = torch.bincount(segments, weights=load, minlength=size)
+        middle = (position - 0.5).abs() < 0.25
+        nearest = segments + (position > 0.5)
+        # Whole numbers, whose sum on a GPU is the same in any order.
+        places = nearest, segments, segments.where(middle, -1)
+        corners, frames, middles = count_codes(torch.stack(places, 1), size)
+        loads = ELSEWHERE * frames + (1 - ELSEWHERE) * middles
         self.counts += sum_across(torch.stack([corners, loads]).to(self.counts))
         self.updates += 1
         self.since += 1
