@@ -185,6 +185,7 @@ def main(argv):
             split: part.loader(hparams, shuffle=split == "train")
             for split, part in data.items()
         }
+        check_target(hparams["autoencoder"], utterances["train"])
         start(hparams, utterances["train"])
         if hparams["activation_checkpointing"]:
             recompute_activations(hparams["autoencoder"])
@@ -223,6 +224,18 @@ def main(argv):
         )
     with one_line_errors((OSError,)):
         run_on_main(finish, args=[brain, data, skipped, ended, folder, argv])
+
+
+def check_target(model, train_utterances):
+    """Refuse to train on nothing: the first utterance mostly has a target."""
+    for feats in train_utterances:
+        _, _, mask = model.target(feats.unsqueeze(0), None)
+        if mask.any():
+            return
+    raise ValueError(
+        "no training utterance is so long that any of its frames has a target: lower "
+        "shift"
+    )
 
 
 def start(hparams, train_utterances):

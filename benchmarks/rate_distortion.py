@@ -45,7 +45,9 @@ def parse_arguments(argv):
     )
     parser.add_argument("--corpus", default="speechocean762")
     parser.add_argument("--data_folder", required=True)
-    parser.add_argument("--recipes", nargs="+", default=["vae", "vqvae"])
+    names = sorted(path.stem for path in (ROOT / "hparams").glob("*.yaml"))
+    default = ["vae", "vqvae"]
+    parser.add_argument("--recipes", nargs="+", choices=names, default=default)
     parser.add_argument("--latent_sizes", nargs="+", type=int, default=[8, 16, 32, 64])
     parser.add_argument(
         "--codebook_sizes", nargs="+", type=int, default=[32, 128, 512, 2048]

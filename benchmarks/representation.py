@@ -24,6 +24,8 @@ import representation_tasks as tasks
 from markdown_table import write_page
 from representation_table import draw, table
 
+from speechbrain_vae.errors import one_line_errors
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -155,7 +157,9 @@ def main(argv):
     chosen = [
         task for task in arguments.tasks if task != "digits" or arguments.digits_folder
     ]
-    setup = tasks.Setup(arguments)
+    with one_line_errors():
+        setup = tasks.Setup(arguments)
+        facts = {feature: setup.facts(feature) for feature in arguments.features}
     pairs = [(feature, task) for feature in arguments.features for task in chosen]
     rows, spent = {}, {}
     if arguments.table:
@@ -174,7 +178,7 @@ def main(argv):
         for name in result["mean"]:
             mean, spread = result["mean"][name], result["spread"][name]
             print(f"    {name}: {mean:.2f} +- {spread:.2f}", flush=True)
-        rows.setdefault(setup.name(feature), setup.facts(feature))[task] = result
+        rows.setdefault(setup.name(feature), facts[feature])[task] = result
     output = Path(arguments.output)
     output.with_suffix(".json").write_text(json.dumps(rows, indent=1) + "\n")
     write_page(output.with_suffix(".md"), table(rows, arguments))

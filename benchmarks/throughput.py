@@ -239,7 +239,8 @@ def apart(call, *arguments):
 def main():
     """Measure, and write both files."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--recipes", nargs="+", default=RECIPES)
+    names = sorted(path.stem for path in (ROOT / "hparams").glob("*.yaml"))
+    parser.add_argument("--recipes", nargs="+", choices=names, default=RECIPES)
     parser.add_argument("--corpus", default="folder")
     parser.add_argument("--data_folder")
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])

@@ -6,14 +6,17 @@ import signal
 import subprocess
 import time
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import soundfile
 import torch
 
+from benchmarks.loading import load_script
 from speechbrain_vae.inference import FeatureEncoder
 from speechbrain_vae.lobes.frozen import FrozenEncoder
+from speechbrain_vae.lobes.targets import FramesAhead
 from speechbrain_vae.run_lock import run_lock
 from speechbrain_vae.run_settings import load_settings
 from speechbrain_vae.weights import read_weights
@@ -334,3 +337,11 @@ def test_without_a_folder_a_named_corpus_says_what_is_missing(tmp_path):
     del arguments[place : place + 2]
     done = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True)
     assert "error: corpus timit needs its folder" in done.stderr
+
+
+def test_a_target_beyond_every_utterance_is_refused():
+    check = load_script(ROOT / "train.py").check_target
+    model = SimpleNamespace(target=FramesAhead(20))
+    check(model, [torch.zeros(5, 2), torch.zeros(30, 2)])
+    with pytest.raises(ValueError, match="lower shift"):
+        check(model, [torch.zeros(5, 2), torch.zeros(20, 2)])
