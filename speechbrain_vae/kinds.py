@@ -4,14 +4,15 @@ _KINDS: dict = {
     bool: "True or False",
     (int, float): "a number",
     dict: "names and values such as {name: value}",
+    list: "a list such as [1, 2]",
 }
 
 
 def check_kind(name, value, default):
     """Refuse a setting that is not of the kind of its default.
 
-    Kinds are numbers, truth values, and names with values; another default, such as
-    none, allows anything.
+    Kinds are numbers, truth values, names with values, and lists of a kind; another
+    default, such as none, allows anything.
 
     Arguments
     ---------
@@ -33,4 +34,7 @@ def check_kind(name, value, default):
             right = isinstance(value, kind) and not isinstance(value, bool)
             if not (truth if kind is bool else right):
                 raise ValueError(f"{name} must be {words}; got {value!r}")
+            if kind is list and default:
+                for item in value:
+                    check_kind(f"each of {name}", item, default[0])
             return

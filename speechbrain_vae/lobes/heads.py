@@ -291,6 +291,11 @@ class XvectorClassifier(torch.nn.Module):
         embedding_size: int = 512,
     ) -> None:
         super().__init__()
+        if min(channels, embedding_size) < 1:
+            raise ValueError(
+                "channels and embedding_size must be at least 1; got "
+                f"{channels} and {embedding_size}"
+            )
         self.xvector = Xvector(
             tdnn_channels=[channels] * 4 + [3 * channels],
             lin_neurons=embedding_size,

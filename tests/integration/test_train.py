@@ -292,6 +292,17 @@ def test_pieces_that_cannot_be_cut_are_named(options, message, tmp_path):
     refused("recurrent_vae.yaml", options, message, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--temperature 1", "temperature must be a list such as"),
+        ("--temperature [1,low]", "each of temperature must be a number; got 'low'"),
+    ],
+)
+def test_lists_that_are_none_are_named(options, message, tmp_path):
+    refused("gumbel_vq.yaml", options, message, tmp_path)
+
+
 def refused(recipe, options, message, folder):
     recipe = [str(ROOT / "hparams" / recipe), "--output_folder", str(folder)]
     with pytest.raises(ValueError, match=message):
