@@ -20,6 +20,8 @@ GENERATED_MARKER = ".speechbrain_vae_generated"
 """A folder holding a file of this name was written by the package, not recorded."""
 
 _MAX_ID_LENGTH = 120
+_MAX_NAME_LENGTH = 200
+"""Longer than an identifier of :func:`safe_ids`, with its hash and part."""
 
 
 def stable_hash(text: str, seed: int | str = 0) -> str:
@@ -294,6 +296,29 @@ def safe_ids(relative_paths) -> dict[str, str]:
         else name
         for path, name in plain.items()
     }
+
+
+def safe_name(text: str) -> str:
+    """What of an identifier may stand in the name of a file, whoever chose it.
+
+    Other identifiers may give the same name: add a hash where that matters.
+
+    Arguments
+    ---------
+    text : str
+        An identifier, of a Kaldi table for example.
+
+    Returns
+    -------
+    str
+        Letters, digits, ``_`` and ``-``, 200 at most.
+
+    Example
+    -------
+    >>> safe_name("../bob/1.wav")
+    '___bob_1_wav'
+    """
+    return re.sub(r"[^A-Za-z0-9_-]", "_", text)[:_MAX_NAME_LENGTH]
 
 
 def resolve_root(

@@ -26,6 +26,7 @@ from .manifests import (
     SPLITS,
     escape_braces,
     printable,
+    safe_name,
     stable_hash,
     write_json,
 )
@@ -302,7 +303,7 @@ def _jobs(splits, save_folder, sample_rate, min_seconds, max_seconds):
                 version = f"{wav}|{status.st_size}|{status.st_mtime_ns}|{sample_rate}"
             except OSError:
                 version = wav
-            stem = folder / f"{utt}-{stable_hash(version)[:12]}"
+            stem = folder / f"{safe_name(utt)}-{stable_hash(version)[:12]}"
             longest = None if "words" in entry or "phones" in entry else max_seconds
             jobs[wav] = Job(wav, str(stem), sample_rate, min_seconds, longest)
     return jobs

@@ -32,6 +32,7 @@ from speechbrain_vae.dataio.manifests import (
     SPLITS,
     printable,
     read_manifest,
+    safe_name,
     stable_hash,
     write_json,
 )
@@ -260,8 +261,10 @@ class _Encoded(torch.utils.data.Dataset):
 
 def _add(tar, utt, entry, audio, extension):
     """Append an utterance; the place, size and checksum of its audio."""
-    # WebDataset's key ends at the first dot.
-    key = utt if "." not in utt else f"{utt.replace('.', '_')}-{stable_hash(utt)[:8]}"
+    # WebDataset's key ends at the first dot, and a path would leave its folder.
+    key = safe_name(utt)
+    if key != utt:
+        key = f"{key}-{stable_hash(utt)[:8]}"
     facts = {k: v for k, v in entry.items() if k not in ("wav", "start", "stop")}
     facts = json.dumps({"id": utt, **facts}, sort_keys=True).encode()
     for suffix, data in ((extension, audio), ("json", facts)):

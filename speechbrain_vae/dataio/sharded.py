@@ -125,7 +125,10 @@ class ShardedUtterances(torch.utils.data.Dataset):
             self.paths.append(path)
         self.sizes = np.array([len(c["ids"]) for c in columns], dtype=np.int64)
         self.shard_of = np.repeat(np.arange(len(columns), dtype=np.int32), self.sizes)
-        self.ids = [np.array(c["ids"], dtype=np.bytes_) for c in columns]
+        self.ids = [
+            np.array([utt.encode() for utt in c["ids"]], dtype=np.bytes_)
+            for c in columns
+        ]
         self.durations = _column(columns, "durations", np.float32)
         self.offsets = _column(columns, "offsets", np.int64)
         self.lengths = _column(columns, "lengths", np.int32)

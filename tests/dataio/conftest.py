@@ -39,3 +39,21 @@ def recording():
         return path
 
     return write
+
+
+@pytest.fixture
+def kaldi_corpus(tmp_path):
+    """A function that writes a corpus of Kaldi tables, a speaker an utterance."""
+
+    def write(wavs):
+        root = tmp_path / "speechocean762"
+        utts = sorted(wavs)
+        # One to test; of the others, a speaker becomes valid.
+        for part, part_utts in (("train", utts[1:]), ("test", utts[:1])):
+            (root / part).mkdir(parents=True)
+            for table, value in (("wav.scp", str), ("utt2spk", lambda wav: wav.stem)):
+                lines = [f"{utt} {value(wavs[utt])}\n" for utt in part_utts]
+                (root / part / table).write_text("".join(lines), encoding="utf-8")
+        return root
+
+    return write

@@ -225,6 +225,21 @@ def test_other_rates_and_channels_are_converted_once(corpus, recording, monkeypa
     assert everything(run(corpus, seed=3))["a-s"] == first
 
 
+def test_converted_files_stay_in_their_folder_whatever_the_ids(
+    tmp_path, recording, kaldi_corpus
+):
+    utts = ["../../../victim", str(tmp_path / "victim"), "a" * 300, "\u00fc", "u.4"]
+    wavs = [recording(tmp_path / f"{n}.wav", rate=8000, seed=n) for n in range(5)]
+    root = kaldi_corpus(dict(zip(utts, wavs, strict=True)))
+    before = set(tmp_path.iterdir())
+    result = prepare.prepare("speechocean762", root, tmp_path / "save", workers=1)
+    assert set(tmp_path.iterdir()) - before == {tmp_path / "save"}
+    assert everything(result).keys() == set(utts)
+    files = [path.name for path in (tmp_path / "save" / "converted").glob("*.flac")]
+    assert len(files) == 5
+    assert all(re.fullmatch(r"[\w-]+\.flac", name, re.ASCII) for name in files)
+
+
 def test_saving_inside_the_data_folder_does_not_feed_on_itself(corpus, recording):
     data, _ = corpus
     recording(data / "a" / "s.wav", rate=8000)

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -84,6 +85,25 @@ def test_a_shard_is_a_tar_of_samples_as_webdataset_reads_them(shards):
             assert facts["spk_id"] == entry["spk_id"]
             data = io.BytesIO(tar.extractfile(audio).read())
             assert soundfile.info(data).frames == entry["stop"] - entry["start"]
+
+
+def test_ids_of_any_letters_are_kept_and_safe_names_inside_the_tar(
+    tmp_path, recording, kaldi_corpus
+):
+    utts = ["../../victim", str(tmp_path / "victim"), "\u00fc", "\u00e4"]
+    wavs = [recording(tmp_path / f"{n}.wav", seed=n) for n in range(4)]
+    root = kaldi_corpus(dict(zip(utts, wavs, strict=True)))
+    out = tmp_path / "out"
+    shard_corpus("speechocean762", root, out, workers=1)
+    members = []
+    for path in out.glob("*.tar"):
+        with tarfile.open(path) as tar:
+            members += tar.getnames()
+    assert len(set(members)) == 8
+    assert all(re.fullmatch(r"[\w-]+\.\w+", name, re.ASCII) for name in members)
+    data = [ShardedUtterances(out, split, LogMel()) for split in SPLITS]
+    found = [part.utt_id(index) for part in data for index in range(len(part))]
+    assert sorted(found) == sorted(utts)
 
 
 def test_a_shard_is_closed_when_it_has_the_size(corpus, tmp_path):
