@@ -170,7 +170,7 @@ def _extract_one(encoder, path, writer, utt, kind):
         with _named(tempfile.gettempdir()):
             pieces = list(encoder.stream_file(path))
     except AudioError as error:
-        return {"skipped": str(error)}
+        return {"skipped": error.reason}
     array = torch.cat([p[kind == "tokens"] for p in pieces]).cpu().numpy()
     if kind == "tokens":
         # Digital silence at the end is padding, which has no code.

@@ -72,7 +72,7 @@ def check(kind, out, corpus, export):
     assert entries.keys() == {
         *("ann/1.wav", "ann/2.flac", "ann/broken.wav", "bob/1.wav", "bob/ü 2.wav")
     }
-    assert "not decodable" in entries.pop("ann/broken.wav")["skipped"]
+    assert entries.pop("ann/broken.wav")["skipped"].startswith("not decodable")
     for wav, entry in entries.items():
         expected = encoder.encode_file(corpus / wav).numpy()
         found = read(kind, out, entry)

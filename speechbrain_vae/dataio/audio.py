@@ -15,6 +15,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from .manifests import printable
+
 BLOCK_SECONDS = 30.0
 """Length of the blocks in which a file passes through memory."""
 
@@ -47,12 +49,30 @@ _FILTER = {
 
 
 class AudioError(ValueError):
-    """A file cannot be used; the message says why in a few words."""
+    """A file cannot be used.
+
+    Arguments
+    ---------
+    reason : str
+        Why, in a few words: for a list that names the file itself.
+    path : str or Path, optional
+        The file, for the message.
+
+    Example
+    -------
+    >>> error = AudioError("empty file", "ann/1.wav")
+    >>> str(error), error.reason
+    ('ann/1.wav: empty file', 'empty file')
+    """
+
+    def __init__(self, reason, path=None):
+        super().__init__(reason if path is None else f"{printable(path)}: {reason}")
+        self.reason = reason
 
 
 @contextlib.contextmanager
 def open_audio(path: str | Path):
-    """Open a file for decoding, with every way to fail as one short reason.
+    """Open a file for decoding; every way to fail is one short reason, and its path.
 
     Arguments
     ---------
@@ -76,7 +96,7 @@ def open_audio(path: str | Path):
     >>> with open_audio(path): pass
     Traceback (most recent call last):
       ...
-    speechbrain_vae.dataio.audio.AudioError: not decodable...
+    speechbrain_vae.dataio.audio.AudioError: ...notes.wav: not decodable...
     """
     try:
         # A pipe would be waited for, and a device has no end.
@@ -92,16 +112,18 @@ def open_audio(path: str | Path):
             if file.format == "OGG":
                 _refuse_cut_ogg(path)
             yield file
+    except AudioError as error:
+        raise AudioError(error.reason, path) from error
     except FileNotFoundError:
-        raise AudioError("missing file") from None
+        raise AudioError("missing file", path) from None
     except PermissionError:
-        raise AudioError("permission denied") from None
+        raise AudioError("permission denied", path) from None
     except IsADirectoryError:
-        raise AudioError("a folder, not a file") from None
+        raise AudioError("a folder, not a file", path) from None
     except (soundfile.SoundFileError, OSError, UnicodeError) as error:
         detail = getattr(error, "error_string", None) or getattr(error, "strerror", "")
         detail = f" ({' '.join(detail.split())})" if detail else ""
-        raise AudioError(f"not decodable{detail}") from error
+        raise AudioError(f"not decodable{detail}", path) from error
 
 
 def _refuse_cut_wav(file):
@@ -279,10 +301,7 @@ def load(path: str | Path, sample_rate: int = 16000):
     """
     import torch
 
-    parts = [torch.from_numpy(block) for block in stream(path, sample_rate)]
-    if not parts:
-        raise AudioError("no samples")
-    return torch.cat(parts)
+    return torch.cat([torch.from_numpy(b) for b in stream(path, sample_rate)])
 
 
 def stream(path: str | Path, sample_rate: int = 16000):
@@ -312,8 +331,13 @@ def stream(path: str | Path, sample_rate: int = 16000):
     >>> sum(len(block) for block in stream(path, 16000)) / 16000
     70.0
     """
+    empty = True
     with open_audio(path) as file:
-        yield from _converted(file, sample_rate)
+        for block in _converted(file, sample_rate):
+            empty = False
+            yield block
+        if empty:
+            raise AudioError("no samples")
 
 
 def load_entry(entry: dict):
@@ -357,7 +381,7 @@ def load_entry(entry: dict):
         _refuse_samples(wav)
     except AudioError as error:
         raise AudioError(
-            f"{entry['wav']}: {error}; it changed since the corpus was prepared"
+            f"{error.reason}; it changed since the corpus was prepared", entry["wav"]
         ) from error
     return torch.from_numpy(wav[:, 0] if wav.shape[1] == 1 else wav.mean(axis=1))
 

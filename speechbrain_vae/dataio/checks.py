@@ -107,7 +107,7 @@ def check_file(job: Job) -> Checked:
             wav = convert(job.wav, job.stem, job.sample_rate)
         return _examine(job, wav)
     except AudioError as error:
-        return Checked(job.wav, reason=str(error))
+        return Checked(job.wav, reason=error.reason)
 
 
 def part_bounds(frames: int, longest: int):

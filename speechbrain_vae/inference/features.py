@@ -121,6 +121,11 @@ class FeatureEncoder(Pretrained):
         -------
         torch.Tensor
             Shape [T, feature_size].
+
+        Raises
+        ------
+        speechbrain_vae.dataio.audio.AudioError
+            The file cannot be used; the message names it and says why.
         """
         return torch.cat([features for features, _ in self.stream_file(path)])
 

@@ -5,6 +5,7 @@ import pytest
 import soundfile
 import torch
 
+from speechbrain_vae.dataio.audio import AudioError
 from speechbrain_vae.inference import FeatureEncoder
 
 
@@ -24,6 +25,22 @@ def test_stereo_mp3_at_another_rate_gives_features_at_the_models_rate(
     assert features.shape == pytest.approx((101, 8), abs=4)
     assert features.shape[1] == encoder.feature_size
     assert features.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(None, "missing file"), (b"", "empty file"), (b"no", "not decodable"), ([], "no")],
+)
+def test_a_file_that_cannot_be_used_is_named(content, reason, encoder, tmp_path):
+    path = tmp_path / "a.wav"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        soundfile.write(path, np.array(content), 16000)
+    with pytest.raises(AudioError) as caught:
+        encoder.encode_file(path)
+    assert str(caught.value).startswith(f"{path}: {reason}")
+    assert caught.value.reason.startswith(reason)
 
 
 def test_reconstructions_and_samples_have_the_shape_of_the_features(encoder):
