@@ -50,7 +50,9 @@ from speechbrain_vae.weights import sha256
 
 logger = logging.getLogger(__name__)
 
-_UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
+_UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9}
+_MIN_BYTES = 10**5
+"""Smaller shards are a file for each utterance, or nearly."""
 
 
 def shard_corpus(
@@ -66,8 +68,8 @@ def shard_corpus(
         Folder of the corpus.
     out : str or Path
         Folder to write to; what is done there already stays.
-    shard_size : int or str
-        Bytes after which a shard is closed, such as ``"500MB"``.
+    shard_size : str
+        Size from which on a shard is closed, such as ``"500MB"``; 100KB at least.
     utterances : int, optional
         Number of utterances of a shard, instead of a size.
     **options
@@ -321,10 +323,13 @@ def verify(folder):
 
 
 def _bytes(size):
-    found = re.fullmatch(r"(\d+(?:\.\d+)?) *([KMG]B)?", str(size).strip().upper())
-    number = float(found[1]) * _UNITS[found[2] or ""] if found else 0
-    if number < 1:
-        raise ValueError(f"shard_size is a size such as 500MB or 2GB; got {size}")
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) *([KMG]B)", str(size).strip().upper())
+    number = float(found[1]) * _UNITS[found[2]] if found else 0
+    if number < _MIN_BYTES:
+        raise ValueError(
+            "shard_size is a size such as 500MB or 2GB, with its unit and 100KB at "
+            f"least; got {size}"
+        )
     return int(number)
 
 

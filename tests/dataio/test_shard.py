@@ -294,6 +294,8 @@ def test_too_many_processes_are_refused():
     ("options", "message"),
     [
         (["--shard_size", "big"], "error: shard_size is a size such as"),
+        (["--shard_size", "500"], "error: shard_size is a size such as 500MB"),
+        (["--shard_size", "5KB"], "error: shard_size is a size such as 500MB"),
         (["--corpus", "folders"], "error: unknown corpus 'folders'"),
         (["--data_folder", "/nowhere"], "/nowhere does not exist"),
         (["--utterances", "0"], "error: utterances must be 1 or more"),
