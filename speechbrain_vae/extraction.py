@@ -23,6 +23,7 @@ from speechbrain_vae.dataio.manifests import (
 from speechbrain_vae.export import LOADABLES
 from speechbrain_vae.feature_writers import WRITERS
 from speechbrain_vae.inference.features import FeatureEncoder
+from speechbrain_vae.output_folder import refuse_others
 from speechbrain_vae.run_lock import run_lock
 
 logger = logging.getLogger(__name__)
@@ -73,8 +74,8 @@ def extract(
     Raises
     ------
     ValueError
-        No audio, another extraction in ``out``, tokens of a continuous model, or no
-        such device.
+        No audio, another extraction or something else in ``out``, tokens of a
+        continuous model, or no such device.
     OSError
         ``out`` cannot be written; the same call goes on once it can.
 
@@ -95,6 +96,8 @@ def extract(
     folder, out = Path(folder), Path(out)
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}; give one with audio files")
+    if not (out / SETTINGS).exists():
+        refuse_others(out, "extraction", ours=rf"{re.escape(SETTINGS)}\..*\.tmp")
     # What is in there already is no recording of the corpus.
     root, place = Path(os.path.abspath(folder)), Path(os.path.abspath(out))
     files = audio_files(folder)

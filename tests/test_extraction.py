@@ -245,12 +245,13 @@ def test_silence_at_the_end_has_no_tokens(seconds, discrete_export, tmp_path):
 def test_an_interrupted_line_of_tokens_is_written_again(
     corpus, discrete_export, tmp_path
 ):
-    extract(discrete_export, corpus, tmp_path, "tokens", progress=False)
-    tokens, manifest = tmp_path / "tokens.txt", tmp_path / MANIFEST
+    out = tmp_path / "out"
+    extract(discrete_export, corpus, out, "tokens", progress=False)
+    tokens, manifest = out / "tokens.txt", out / MANIFEST
     whole = tokens.read_text()
     os.truncate(tokens, len(whole) - 20)
     manifest.write_text("".join(manifest.read_text().splitlines(keepends=True)[:-1]))
-    extract(discrete_export, corpus, tmp_path, "tokens", progress=False)
+    extract(discrete_export, corpus, out, "tokens", progress=False)
     assert tokens.read_text() == whole
 
 
@@ -315,9 +316,16 @@ def test_lost_tokens_are_written_again(corpus, discrete_export, tmp_path):
     assert sorted((out / "tokens.txt").read_text().splitlines()) == sorted(lines)
 
 
+def begun(out, export, corpus, kind="npy"):
+    """An extraction that was interrupted at once."""
+    out.mkdir()
+    encoder = FeatureEncoder.from_hparams(export)
+    extraction.check_settings(out, extraction.settings_of(encoder, kind, corpus))
+
+
 def test_a_manifest_of_somebody_else_deletes_nothing(corpus, tiny_export, tmp_path):
     out, victim = tmp_path / "out", tmp_path / "victim.npy"
-    out.mkdir()
+    begun(out, tiny_export, corpus)
     victim.touch()
     (out / MANIFEST).write_text('{"wav": "gone.wav", "id": "../victim"}\n')
     extract(tiny_export, corpus, out, progress=False)
@@ -330,10 +338,10 @@ def test_links_that_wait_in_the_folder_are_not_followed(
 ):
     pytest.importorskip("kaldiio")
     out, victim = tmp_path / "out", tmp_path / "victim"
-    out.mkdir()
+    kind = "kaldi" if name == "feats.ark" else "npy"
+    begun(out, tiny_export, corpus, kind)
     victim.write_text("mine")
     (out / name).symlink_to(victim)
-    kind = "kaldi" if name == "feats.ark" else "npy"
     with contextlib.suppress(OSError):
         extract(tiny_export, corpus, out, kind, progress=False)
     assert victim.read_text() == "mine"
@@ -378,16 +386,37 @@ def test_another_model_or_format_is_not_mixed_in(
         extract(discrete_export, corpus, tmp_path / "out", progress=False)
 
 
-@pytest.mark.parametrize("out", ["features", "."])
 def test_features_written_into_the_corpus_are_no_recordings(
-    out, corpus, tiny_export, monkeypatch
+    corpus, tiny_export, monkeypatch
 ):
     monkeypatch.chdir(corpus)
-    extract(tiny_export, corpus, out, progress=False)
-    if out != ".":
-        soundfile.write(corpus / out / "listen.wav", np.ones(9000), 16000)
-    manifest = extract(tiny_export, ".", out, progress=False)
+    extract(tiny_export, corpus, "features", progress=False)
+    soundfile.write(corpus / "features" / "listen.wav", np.ones(9000), 16000)
+    manifest = extract(tiny_export, ".", "features", progress=False)
     assert len(manifest) == 5
+
+
+@pytest.mark.parametrize("out", [".", "ann", "features"])
+def test_nothing_is_written_among_other_files(out, corpus, tiny_export, monkeypatch):
+    monkeypatch.chdir(corpus)
+    (corpus / "features").mkdir()
+    (corpus / "features" / "ann-1.npy").write_text("mine")
+    before = sorted(corpus.rglob("*"))
+    with pytest.raises(ValueError, match=rf"^{out} is no extraction, it holds \w+"):
+        extract(tiny_export, corpus, out, progress=False)
+    assert sorted(corpus.rglob("*")) == before
+    assert (corpus / "features" / "ann-1.npy").read_text() == "mine"
+
+
+def test_an_empty_folder_and_a_run_that_had_no_settings_yet_are_taken(
+    corpus, tiny_export, tmp_path
+):
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in (".DS_Store", "run.lock", "extraction.json.7.tmp"):
+        (out / name).touch()
+    extract(tiny_export, corpus, out, progress=False)
+    check("npy", out, corpus, tiny_export)
 
 
 def test_info_says_what_a_model_is(tiny_export, discrete_export, capsys):
