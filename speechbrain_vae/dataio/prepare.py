@@ -47,6 +47,7 @@ CORPORA = (
 
 _FORMAT = 1  # changes when old manifests must be written anew
 _NAMED = 10
+_STAMP = "prepare.json"
 
 
 @dataclass
@@ -151,25 +152,18 @@ def prepare(
     >>> result.entries
     {'train': 1, 'valid': 1, 'test': 1}
     """
-    module = _corpus_module(corpus)
-    _check_arguments(module, corpus, options, sample_rate, min_seconds, max_seconds)
     save_folder = Path(os.path.abspath(os.path.expanduser(save_folder)))
-    save_folder.mkdir(parents=True, exist_ok=True)
-    splits = module.splits(data_folder, seed=seed, **options)
-    data_root = os.path.abspath(os.path.expanduser(data_folder or save_folder))
-
-    arguments = {
-        "format": _FORMAT,
-        "corpus": corpus,
-        "data_root": data_root,
-        "seed": seed,
-        "sample_rate": sample_rate,
-        "min_seconds": min_seconds,
-        "max_seconds": max_seconds,
-        "options": json.loads(json.dumps(options, default=str)),
-        "files": _digest(splits),
-    }
-    stamp_path = save_folder / "prepare.json"
+    splits, arguments = _plan(
+        corpus,
+        data_folder,
+        save_folder,
+        seed,
+        sample_rate,
+        min_seconds,
+        max_seconds,
+        options,
+    )
+    stamp_path = save_folder / _STAMP
     done, why = _read_stamp(stamp_path, arguments, save_folder)
     if done is not None:
         logger.info("%s is prepared in %s", corpus, printable(save_folder))
@@ -183,6 +177,7 @@ def prepare(
         zip(jobs, check_files(list(jobs.values()), workers, progress), strict=True)
     )
     entries, skipped = _entries(splits, checked, sample_rate)
+    module = _corpus_module(corpus)
     if hasattr(module, "assign"):
         entries = _reassign(module, entries, seed, options)
     _report(corpus, entries, skipped)
@@ -190,6 +185,7 @@ def prepare(
     _refuse_empty(corpus, options, entries, skipped, save_folder)
     _same_keys(entries)
 
+    data_root = arguments["data_root"]
     result = _summary(entries, skipped, save_folder, data_root)
     for name in SPLITS:
         write_json(save_folder / f"{name}.json", _relative(entries[name], data_root))
@@ -211,6 +207,73 @@ def prepare(
         },
     )
     return result
+
+
+def what_changed(corpus, data_folder, save_folder, **arguments) -> str | None:
+    """What keeps a preparation from being used again by a call of :func:`prepare`.
+
+    Arguments
+    ---------
+    corpus, data_folder, save_folder, **arguments
+        Those of the call.
+
+    Returns
+    -------
+    str or None
+        An argument that is another one, or "files" of the corpus; none where there is
+        nothing else, or no whole preparation.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> (folder / "a.wav").touch()
+    >>> what_changed("folder", folder, folder / "save") is None
+    True
+    """
+    try:
+        stamp = json.loads(Path(save_folder, _STAMP).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    call = inspect.signature(prepare).bind(
+        corpus, data_folder, save_folder, **arguments
+    )
+    call.apply_defaults()
+    wanted = dict(call.arguments)
+    del wanted["workers"]
+    return _difference(stamp, _plan(**wanted)[1]) if isinstance(stamp, dict) else None
+
+
+def _plan(
+    corpus,
+    data_folder,
+    save_folder,
+    seed,
+    sample_rate,
+    min_seconds,
+    max_seconds,
+    options,
+):
+    """The entries of each split before their audio is seen, and what decides them."""
+    module = _corpus_module(corpus)
+    _check_arguments(module, corpus, options, sample_rate, min_seconds, max_seconds)
+    save_folder.mkdir(parents=True, exist_ok=True)
+    splits = module.splits(data_folder, seed=seed, **options)
+    return splits, {
+        "format": _FORMAT,
+        "corpus": corpus,
+        "data_root": os.path.abspath(os.path.expanduser(data_folder or save_folder)),
+        "seed": seed,
+        "sample_rate": sample_rate,
+        "min_seconds": min_seconds,
+        "max_seconds": max_seconds,
+        "options": json.loads(json.dumps(options, default=str)),
+        "files": _digest(splits),
+    }
+
+
+def _difference(stamp, arguments):
+    """The first of the arguments that is another one in a stamp, or ``None``."""
+    return next((k for k, value in arguments.items() if stamp.get(k) != value), None)
 
 
 def _corpus_module(corpus):
@@ -271,10 +334,9 @@ def _read_stamp(path, arguments, save_folder):
         return None, "not prepared yet"
     except (ValueError, KeyError, TypeError):
         return None, "prepare.json is not readable"
-    for name, value in arguments.items():
-        if stamp.get(name) != value:
-            what = "the files of the corpus" if name == "files" else name
-            return None, f"{what} changed"
+    if name := _difference(stamp, arguments):
+        what = "the files of the corpus" if name == "files" else name
+        return None, f"{what} changed"
     for name in SPLITS:
         manifest = save_folder / f"{name}.json"
         if not manifest.is_file() or _file_digest(manifest) != outputs.get(name):

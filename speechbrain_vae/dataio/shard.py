@@ -7,8 +7,9 @@
 The corpus is prepared as for a training. Then every split becomes shards in the layout
 of WebDataset, its utterances in a random order: a file that is one utterance as it is,
 a part of a file as FLAC (WAV where the file holds floating-point samples), with the
-entry of the manifest as JSON. Given again after an interruption, the command goes on
-after the last whole shard; the result is the same to the byte.
+entry of the manifest as JSON. Given again after an interruption, or when a shard was
+deleted or damaged, the command writes what is missing; the result is the same to the
+byte. Whole shards of anything else are never replaced.
 """
 
 import argparse
@@ -36,15 +37,17 @@ from speechbrain_vae.dataio.manifests import (
     stable_hash,
     write_json,
 )
-from speechbrain_vae.dataio.prepare import prepare
+from speechbrain_vae.dataio.prepare import prepare, what_changed
 from speechbrain_vae.dataio.sharded import (
     FORMAT,
     INDEX,
+    ShardError,
     columns_path,
     damaged,
     read_index,
 )
 from speechbrain_vae.errors import one_line_errors
+from speechbrain_vae.output_folder import refuse_others
 from speechbrain_vae.run_lock import run_lock
 from speechbrain_vae.weights import sha256
 
@@ -53,6 +56,17 @@ logger = logging.getLogger(__name__)
 _UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9}
 _MIN_BYTES = 10**5
 """Smaller shards are a file for each utterance, or nearly."""
+
+
+_SHARD = re.compile(
+    rf"(?P<split>{'|'.join(SPLITS)})-(?P<number>\d{{6}})\.(?P<suffix>tar|json|tar\.tmp)"
+)
+
+_CHANGES = {
+    "data_root": "with another data_folder",
+    "options": "with other corpus_options",
+    "files": "before the files of the corpus changed",
+}
 
 
 def shard_corpus(
@@ -67,7 +81,8 @@ def shard_corpus(
     data_folder : str or Path
         Folder of the corpus.
     out : str or Path
-        Folder to write to; what is done there already stays.
+        Folder to write to, a new or empty one, or one of the same arguments: what is
+        done there already stays.
     shard_size : str
         Size from which on a shard is closed, such as ``"500MB"``; 100KB at least.
     utterances : int, optional
@@ -79,6 +94,12 @@ def shard_corpus(
     -------
     dict
         The index, see :func:`speechbrain_vae.dataio.sharded.read_index`.
+
+    Raises
+    ------
+    ValueError
+        As ``prepare``; or ``out`` holds shards of another corpus, of other arguments or
+        of files that have changed since, or something else.
 
     Example
     -------
@@ -98,8 +119,16 @@ def shard_corpus(
     if options.get("workers", 2) < 0:
         raise ValueError(f"workers must be 0 or more; got {options['workers']}")
     out = Path(out)
+    manifests = out / "manifests"
+    _refuse_other_folder(out)
     with run_lock(out):
-        manifests = out / "manifests"
+        if any(map(_SHARD.fullmatch, os.listdir(out))):
+            # Before all is decoded anew, and the manifests of the shards replaced.
+            changed = what_changed(corpus, data_folder, manifests, **options)
+            if changed:
+                raise _other_shards(
+                    out, _CHANGES.get(changed, f"with another {changed}")
+                )
         prepare(corpus, data_folder, manifests, **options)
         skipped = json.loads((manifests / "skipped.json").read_text())["skipped"]
         index = {
@@ -109,13 +138,39 @@ def shard_corpus(
             "skipped": skipped,
             "splits": {},
         }
-        for split in SPLITS:
-            entries = read_manifest(manifests / f"{split}.json")
-            index["splits"][split] = _Writer(
-                out, split, entries, limit, utterances, options.get("workers", 2)
-            ).write()
+        writers = {
+            split: _Writer(
+                out,
+                split,
+                read_manifest(manifests / f"{split}.json"),
+                limit,
+                utterances,
+                options.get("workers", 2),
+            )
+            for split in SPLITS
+        }
+        for writer in writers.values():
+            writer.find_finished()
+        for split, writer in writers.items():
+            index["splits"][split] = writer.write()
         write_json(out / INDEX, index)
     return index
+
+
+def _refuse_other_folder(out):
+    # A folder that is finished may hold anything else, notes for example.
+    try:
+        read_index(out)
+    except ShardError:
+        names = rf"manifests|{re.escape(INDEX)}(\..*\.tmp)?|{_SHARD.pattern}"
+        refuse_others(out, "folder of shards", ours=names)
+
+
+def _other_shards(out, how):
+    return ValueError(
+        f"{printable(out)} holds shards made {how}; give another --out, or remove "
+        "what is to be written anew"
+    )
 
 
 class _Writer:
@@ -127,27 +182,42 @@ class _Writer:
         self.utterances, self.workers = utterances, workers
         # Neighbours of a manifest have one speaker; those of a shard should not.
         self.ids = sorted(entries, key=stable_hash)
+        self.finished = {}
+
+    def find_finished(self):
+        """Find what is done already; refuse whole shards of anything else."""
+        places = {utt: index for index, utt in enumerate(self.ids)}
+        for path in sorted(self.out.glob(f"{self.split}-*.tar")):
+            found = _SHARD.fullmatch(path.name)
+            columns = _whole(path)
+            if not found or columns is None:
+                continue
+            start = places.get(columns["ids"][0], 0)
+            ids = self.ids[start : start + len(columns["ids"])]
+            if columns["source"] != self._source(ids):
+                raise _other_shards(
+                    self.out,
+                    "with another shard_size or utterances, or before files of the "
+                    f"corpus changed ({path.name})",
+                )
+            self.finished[int(found["number"]), start] = columns
 
     def write(self):
-        shards, start = [], 0
-        while start < len(self.ids) and (columns := self._finished(len(shards), start)):
-            shards.append(columns)
-            start += len(columns["ids"])
-        if start < len(self.ids) or self._path(len(shards)).exists():
-            (self.out / INDEX).unlink(missing_ok=True)
-        self._remove_from(len(shards))
-        todo = _Encoded(self.entries, self.ids[start:])
-        samples = iter(
-            torch.utils.data.DataLoader(
-                todo, batch_size=None, num_workers=self.workers if len(todo) > 64 else 0
-            )
-        )
-        with tqdm(
-            total=len(self.ids), initial=start, desc=f"Shards, {self.split}"
-        ) as bar:
+        self._remove(lambda number, suffix: suffix == "tar.tmp")
+        shards, start, samples = [], 0, None
+        with tqdm(total=len(self.ids), desc=f"Shards, {self.split}") as bar:
             while start < len(self.ids):
-                shards.append(self._write_shard(len(shards), start, samples, bar))
-                start += len(shards[-1]["ids"])
+                shard = self.finished.get((len(shards), start))
+                if shard:
+                    samples = None
+                    bar.update(len(shard["ids"]))
+                else:
+                    (self.out / INDEX).unlink(missing_ok=True)
+                    samples = samples or self._samples(start)
+                    shard = self._write_shard(len(shards), start, samples, bar)
+                shards.append(shard)
+                start += len(shard["ids"])
+        self._remove(lambda number, suffix: number >= len(shards))
         return {
             "utterances": len(self.ids),
             "seconds": round(sum(s["seconds"] for s in shards), 3),
@@ -165,18 +235,13 @@ class _Writer:
     def _path(self, number):
         return self.out / f"{self.split}-{number:06d}.tar"
 
-    def _finished(self, number, start):
-        """The index of a shard that is there, whole, and of these utterances."""
-        path = self._path(number)
-        try:
-            columns = json.loads(Path(columns_path(path)).read_text())
-            ids = self.ids[start : start + len(columns["ids"])]
-            whole = path.stat().st_size == columns["bytes"]
-            if whole and columns["source"] == self._source(ids):
-                return columns
-        except (OSError, ValueError, KeyError, TypeError):
-            pass
-        return None
+    def _samples(self, start):
+        todo = _Encoded(self.entries, self.ids[start:])
+        return iter(
+            torch.utils.data.DataLoader(
+                todo, batch_size=None, num_workers=self.workers if len(todo) > 64 else 0
+            )
+        )
 
     def _source(self, ids):
         """Hash of all that a shard is made from."""
@@ -188,11 +253,12 @@ class _Writer:
             digest.update(json.dumps(line, sort_keys=True).encode())
         return digest.hexdigest()
 
-    def _remove_from(self, number):
-        names = re.compile(rf"{self.split}-(\d{{6}})\.(tar|json|tar\.tmp)")
+    def _remove(self, unwanted):
         for path in self.out.iterdir():
-            found = names.fullmatch(path.name)
-            if found and (int(found[1]) >= number or found[2] == "tar.tmp"):
+            found = _SHARD.fullmatch(path.name)
+            if not found or found["split"] != self.split:
+                continue
+            if unwanted(int(found["number"]), found["suffix"]):
                 path.unlink()
 
     def _write_shard(self, number, start, samples, bar):
@@ -229,6 +295,16 @@ class _Writer:
         finally:
             temporary.unlink(missing_ok=True)
         return columns
+
+
+def _whole(path):
+    """The index of a shard that is there and whole, else ``None``."""
+    try:
+        columns = json.loads(Path(columns_path(path)).read_text())
+        whole = path.stat().st_size == columns["bytes"]
+        return columns if whole and columns["ids"] and columns["source"] else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 class _Encoded(torch.utils.data.Dataset):

@@ -144,11 +144,55 @@ def test_an_interrupted_writing_goes_on_and_ends_the_same(
     assert contents(tmp_path / "calm") == contents(tmp_path / "cut")
 
 
-def test_other_settings_write_anew_and_leave_nothing_of_the_old(corpus, tmp_path):
-    for utterances in (2, 50):
-        shard_corpus("folder", corpus, tmp_path / "a", utterances=utterances, workers=1)
-    shard_corpus("folder", corpus, tmp_path / "b", utterances=50, workers=1)
-    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"utterances": 2}, r"another shard_size or utterances, .*000000.tar\)"),
+        ({"utterances": None}, r"another shard_size or utterances, .*000000.tar\)"),
+        ({"sample_rate": 8000}, "another sample_rate"),
+        ({"seed": 5}, "another seed"),
+        ({"speaker": "none"}, "other corpus_options"),
+        ({"max_seconds": 20}, "another max_seconds"),
+        ({"corpus": "timit"}, "another corpus"),
+        ({"data_folder": "moved"}, "another data_folder"),
+        ({"change": "new"}, "before the files of the corpus changed"),
+        ({"change": "gone"}, "before the files of the corpus changed"),
+        ({"change": "unstamped"}, r"before files of the corpus changed \(.*tar\)"),
+    ],
+)
+def test_shards_of_anything_else_are_refused_and_stay(
+    options, message, corpus, shards, recording
+):
+    options = {"corpus": "folder", "data_folder": corpus, "utterances": 4} | options
+    change = options.pop("change", None)
+    if change == "unstamped":
+        (shards / "manifests" / "prepare.json").unlink()
+    if change:
+        (corpus / "s3" / "a.0.flac").unlink()
+        if change != "gone":
+            recording(corpus / "s3" / "a.0.flac", 0.7)
+    if options["corpus"] == "timit":
+        for part in ("TRAIN", "TEST"):
+            path = corpus / part / "DR1" / "FCJF0" / "SI1.WAV"
+            recording(path, format="WAV")
+    if options["data_folder"] == "moved":
+        options["data_folder"] = corpus.rename(corpus.parent / "moved")
+    before = contents(shards)
+    with pytest.raises(ValueError, match=f"out holds shards made .*{message}; give an"):
+        shard_corpus(**options, out=shards, workers=1)
+    assert contents(shards) == before
+
+
+@pytest.mark.parametrize("inside", [".", "s1", "library"])
+def test_a_folder_of_other_files_is_refused_and_left_alone(inside, corpus):
+    (corpus / "library").mkdir()
+    (corpus / "library" / "index.json").write_text("[]")
+    (corpus / "library" / "train-000000.tar").touch()
+    (corpus / "library" / "books.txt").touch()
+    before = sorted(corpus.rglob("*"))
+    with pytest.raises(ValueError, match="is no folder of shards, it holds .*--out$"):
+        shard_corpus("folder", corpus, corpus / inside, workers=1)
+    assert sorted(corpus.rglob("*")) == before
 
 
 def flip(path, position):
@@ -178,8 +222,10 @@ def test_a_damaged_shard_is_named_in_one_line_and_made_again(corpus, shards):
     with pytest.raises(ShardError, match="train-000001.tar is damaged"):
         verify(shards)
     path.unlink()
+    others = {path: path.stat().st_mtime_ns for path in shards.glob("*.tar")}
     shard_corpus("folder", corpus, shards, utterances=4, workers=1)
     assert contents(shards) == whole
+    assert all(path.stat().st_mtime_ns == date for path, date in others.items())
     assert verify(shards) == len(list(shards.glob("*.tar")))
 
 
