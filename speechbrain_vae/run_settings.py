@@ -4,6 +4,7 @@ folder has those of one."""
 import contextlib
 import dataclasses
 import difflib
+import importlib.util
 import io
 import math
 import operator
@@ -15,6 +16,7 @@ import speechbrain as sb
 import torch
 from hyperpyyaml import load_hyperpyyaml, resolve_references
 from speechbrain.utils.distributed import ddp_init_group, get_local_rank, infer_device
+from speechbrain.utils.run_opts import RunOptions
 
 from speechbrain_vae.extraction import check_device
 from speechbrain_vae.kinds import check_kind
@@ -38,13 +40,22 @@ _PATHS = {
     "output_folder": str,
     **dict.fromkeys(("data_folder", "feature_cache", "init_from"), (str, type(None))),
 }
+_OTHER_PATHS = ("features", "lexicon", "trials")
+_LISTS = ("jit_module_keys", "compile_module_keys")
 _ABOVE_ZERO, _FROM_ZERO = (operator.gt, "more than 0"), (operator.ge, "at least 0")
-_NUMBERS = {"lr": _ABOVE_ZERO, "lr_final": _FROM_ZERO, "batch_seconds": _ABOVE_ZERO}
+_NUMBERS = {
+    **{"lr": _ABOVE_ZERO, "lr_final": _FROM_ZERO, "batch_seconds": _ABOVE_ZERO},
+    # SpeechBrain's help has negative ones clip nothing; they turn the gradient around.
+    "max_grad_norm": (operator.gt, "more than 0 (1e9 clips nothing)"),
+}
 _WHOLE = {
     **dict.fromkeys(("seed", "num_workers", "lr_warmup_steps"), 0),
-    **dict.fromkeys(("blocks", "piece_frames"), 0),
+    **dict.fromkeys(("blocks", "num_layers", "piece_frames", "gap"), 0),
+    **dict.fromkeys(("warmup_steps", "growth_steps"), 0),
     **dict.fromkeys(("number_of_epochs", "patience", "num_buckets"), 1),
     **dict.fromkeys(("grad_accumulation_factor", "optimizer_step_limit"), 1),
+    **dict.fromkeys(("n_mels", "stride", "shift", "kernel_size", "channels"), 1),
+    **dict.fromkeys(("hidden_size", "latent_size", "codebook_size"), 1),
 }
 """Settings that are whole numbers, and the least that each can be."""
 
@@ -84,32 +95,79 @@ def load_settings(argv, **changes):
       ...
     ValueError: lr must be a number; got 'fast'
     """
-    hparams_file, run_opts, overrides = sb.parse_arguments(argv)
+    _, run_opts, _ = sb.parse_arguments(argv)
+    hparams_file, given = _split(argv)
     run_opts = _for_this_machine(run_opts)
     # A recipe of several experiments comes here once for each.
     if not is_distributed():
         ddp_init_group(run_opts)
-    hparams_file, overrides = with_base(hparams_file, overrides)
+    hparams_file, overrides = with_base(hparams_file, _text(given))
     yaml = ruamel.yaml.YAML()
-    given = yaml.load(overrides) or {}
-    if not isinstance(given, dict):
-        raise ValueError(f"options are given as --name value; got {overrides}")
-    given = {**given, **changes}
+    given = {**yaml.load(overrides), **changes}
     known = yaml.load(Path(hparams_file).read_text(encoding="utf-8"))
     for name, value in given.items():
         if name not in known:
             like = ", ".join(difflib.get_close_matches(str(name), known)) or "none"
             raise ValueError(f"{hparams_file} has no key {name}; similar ones: {like}")
         check_kind(name, value, known[name])
-    overrides = _text(given)
     with open(hparams_file, encoding="utf-8") as file, building():
-        settings = yaml.load(resolve_references(file, overrides))
+        settings = yaml.load(resolve_references(file, _text(given)))
         check_settings(settings, run_opts)
+        overrides = _text({**given, **_from_home(settings)})
         file.seek(0)
         hparams = load_hyperpyyaml(file, overrides)
         if "opt_class" in hparams:
             hparams["opt_class"]([torch.nn.Parameter(torch.zeros(1))])
     return hparams, run_opts, hparams_file, overrides
+
+
+def _split(argv):
+    """The YAML among the arguments of a script, and its keys with their values.
+
+    SpeechBrain joins words that belong to no option with the value before them, and
+    takes an option without a value for null.
+
+    Example
+    -------
+    >>> hparams_file, given = _split(["vae.yaml", "--debug", "--lr", "2", "--seed=1"])
+    >>> hparams_file, dict(given)
+    ('vae.yaml', {'lr': 2, 'seed': 1})
+    """
+    values, words, name = {}, [], None
+    run_opts = RunOptions().as_dict()
+    for word in argv:
+        if word.startswith("--"):
+            name, *value = word.removeprefix("--").split("=", 1)
+            if name in values:
+                raise ValueError(f"{name} is given twice; leave one out")
+            values[name] = value
+            full = bool(value) or run_opts.get(name) is False
+        elif name is None or (full and name not in _LISTS):
+            words.append(word)
+        else:
+            values[name].append(word)
+            full = True
+    if len(words) != 1:
+        raise ValueError(
+            "give one YAML, then options as --name value, such as python train.py "
+            f"hparams/vae.yaml --lr 0.001; got {', '.join(words) or 'no YAML'}"
+        )
+    given = {name: value for name, value in values.items() if name not in run_opts}
+    for name, value in given.items():
+        if not "".join(value).strip():
+            raise ValueError(f"{name} is given without a value; null stands for none")
+    text = "\n".join(f"{name}: {value}" for name, (value,) in given.items())
+    return words[0], ruamel.yaml.YAML().load(text) or {}
+
+
+def _from_home(settings):
+    """Paths of the settings that begin with ``~``, which no shell has replaced."""
+    paths = {name: settings.get(name) for name in (*_PATHS, *_OTHER_PATHS)}
+    return {
+        name: os.path.expanduser(path)
+        for name, path in paths.items()
+        if isinstance(path, str) and path.startswith("~")
+    }
 
 
 def _for_this_machine(run_opts):
@@ -186,7 +244,7 @@ def check_settings(settings, run_opts):
     given = {name: run_opts[name] for name in run_opts.overridden_args}
     settings = {**run_opts.as_dict(), **settings, **given}
     for name, kind in _PATHS.items():
-        if not isinstance(value := settings.get(name, ""), kind):
+        if not isinstance(value := settings.get(name, "."), kind) or value == "":
             raise ValueError(f"{name} must be a path, such as ./1; got {value!r}")
     for name, least in _WHOLE.items():
         value = settings.get(name)
@@ -199,12 +257,14 @@ def check_settings(settings, run_opts):
         check_kind(name, value, default=1)
         if not (is_right(value, 0) and value < math.inf):
             raise ValueError(f"{name} must be {words}; got {value}")
+    if settings.get("tensorboard") and not importlib.util.find_spec("tensorboard"):
+        raise ValueError("tensorboard: True needs a package: pip install tensorboard")
     device = settings["device"] or infer_device()
     check_device(device)
     precisions = settings["precision"], settings["eval_precision"]
     if "cpu" in device and "fp16" in precisions:
         raise ValueError("precision fp16 needs a GPU; on a CPU give --precision bf16")
-    for name in ("compile_module_keys", "jit_module_keys"):
+    for name in _LISTS:
         if unknown := set(settings[name] or ()) - modules:
             unknown, known = (", ".join(sorted(names)) for names in (unknown, modules))
             raise ValueError(f"{name} has {unknown}; the YAML's modules: {known}")
@@ -340,6 +400,8 @@ def with_base(hparams_file, overrides: str) -> tuple[str, str]:
     (True, ['lr:', '3', 'seed:', '5'])
     """
     path = Path(hparams_file)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; give a YAML such as hparams/vae.yaml")
     yaml = ruamel.yaml.YAML()
     settings = yaml.load(path.read_text(encoding="utf-8"))
     if not isinstance(settings, dict):

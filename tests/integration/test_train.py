@@ -225,7 +225,7 @@ def test_features_are_the_same_before_and_after_export(tiny_export):
     ("options", "message"),
     [
         (["--corpus", "libirspeech"], "librispeech"),
-        (["--data_folder", "/elsewhere"], "duplicate key"),
+        (["--data_folder", "/elsewhere"], "data_folder is given twice"),
         (["--batch_secnods", "3"], "batch_secnods"),
         (["--normalisation", "speaker"], "utterance, shrunk, global, none"),
         (["--corpus_options", "{min_seconds: banana}"], "must be a number"),
@@ -260,7 +260,19 @@ def test_what_a_user_can_get_wrong_ends_in_one_line(options, message, tmp_path):
         ("--num_buckets 0", "num_buckets must be a whole number, at least 1; got 0"),
         ("--num_workers -1", "num_workers must be a whole number, at least 0"),
         ("--blocks -1", "blocks must be a whole number"),
-        ("--n_mels 80.5", "the YAML cannot be built: .*LogMel"),
+        ("--n_mels 80.5", "n_mels must be a whole number, at least 1; got 80.5"),
+        ("--stride 1.5", "stride must be a whole number, at least 1; got 1.5"),
+        ("--latent_size -3", "latent_size must be a whole number, at least 1"),
+        ("--channels 0", "channels must be a whole number, at least 1"),
+        ("--max_grad_norm -1", "max_grad_norm must be more than 0"),
+        ("--max_grad_norm=0", "max_grad_norm must be more than 0"),
+        ("--data_folder ", "data_folder is given without a value"),
+        ("--data_folder=", "data_folder is given without a value"),
+        ("--data_folder --lr 1", "data_folder is given without a value"),
+        ("--data_folder ''", "data_folder must be a path, such as ./1; got ''"),
+        ("--lr 1 --lr=2", "lr is given twice"),
+        ("lr 0.5", r"options as --name value, .*got .*vae.yaml, lr, 0.5$"),
+        ("--noprogressbar 0.5", "options as --name value, .*got .*vae.yaml, 0.5$"),
         ("--hop_length 0", "hop_length must be"),
         ("--number_of_epochs 0", "number_of_epochs must be a whole number"),
         ("--grad_accumulation_factor 0", "grad_accumulation_factor must be a whole"),
@@ -307,6 +319,39 @@ def refused(recipe, options, message, folder):
     recipe = [str(ROOT / "hparams" / recipe), "--output_folder", str(folder)]
     with pytest.raises(ValueError, match=message):
         load_settings([*recipe, *options.split(" ")])
+
+
+def test_a_value_may_hold_an_equals_sign_and_spaces(tmp_path):
+    recipe = str(ROOT / "hparams" / "vae.yaml")
+    folder = f"{tmp_path}/lr=1, again"
+    given = ["--noprogressbar", recipe, "--output_folder", folder]
+    hparams, run_opts, _, _ = load_settings(given)
+    assert hparams["save_folder"] == f"{folder}/save" and run_opts["noprogressbar"]
+
+
+def test_the_home_folder_is_one_for_all_that_is_written(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    recipe = str(ROOT / "hparams" / "vae.yaml")
+    paths = {"output_folder": "x", "data_folder": "data", "feature_cache": "cache"}
+    options = [f"--{name}=~/{path}" for name, path in paths.items()]
+    hparams, _, _, overrides = load_settings([recipe, *options])
+    for name, path in paths.items():
+        assert hparams[name] == str(tmp_path / path)
+    assert hparams["save_folder"] == str(tmp_path / "x" / "save")
+    assert "~" not in overrides
+
+
+def test_without_a_yaml_one_is_asked_for(tmp_path):
+    with pytest.raises(ValueError, match=r"python train.py .*; got no YAML"):
+        load_settings(["--data_folder", str(tmp_path)])
+    with pytest.raises(ValueError, match="is a folder; give a YAML such as"):
+        load_settings([str(tmp_path)])
+
+
+def test_a_package_that_is_not_there_is_missed_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    message = "tensorboard: .*pip install tensorboard"
+    refused("vae.yaml", "--tensorboard True", message, tmp_path)
 
 
 @pytest.mark.parametrize("text", ["", "- lr"])
