@@ -90,3 +90,15 @@ def test_the_denoising_recipe_corrupts_the_input_and_not_the_target(tmp_path):
     assert (inputs - target)[inputs != 0].abs().mean() > 0.2
     model.eval()
     assert torch.equal(model.target(feats)[0], before)
+
+
+@pytest.mark.parametrize("both", [True, False])
+def test_the_recurrent_vae_reads_one_way_or_both(both, tmp_path):
+    text = (HPARAMS / "recurrent_vae.yaml").read_text()
+    text = text.replace("\nbidirectional: True\n", f"\nbidirectional: {both}\n")
+    hparams = load("recurrent_vae.yaml", tmp_path, text)
+    model, feats = hparams["autoencoder"], torch.randn(2, 9, 80)
+    model(feats).loss.backward()
+    assert model.encoder.output_size == (512 if both else 256)
+    folder = write_export(tmp_path / "export", text, hparams["features"], model)
+    assert read_export(folder).hparams["feature_size"] == 64
