@@ -33,6 +33,7 @@ from speechbrain_vae.nonfinite import NamesNonFiniteLoss, NonFiniteLossError
 from speechbrain_vae.pretraining import (
     NormalisedFeatures,
     Stopwatch,
+    check_start,
     fast_cpu_steps,
     feature_statistics,
     prepare_corpus,
@@ -166,6 +167,7 @@ def main(argv):
     with one_line_errors():
         hparams, run_opts, hparams_file, overrides = load_settings(argv)
         check_purpose(hparams, "autoencoder", hparams_file)
+        check_start(hparams)
         run_on_main(hold_run_lock, args=[hparams["output_folder"]])
         run_on_main(refuse_other_settings, args=[hparams])
         sb.create_experiment_directory(
@@ -241,8 +243,6 @@ def check_target(model, train_utterances):
 def start(hparams, train_utterances):
     """Initialise a new model; what a run resumes replaces it."""
     model = hparams["autoencoder"]
-    if "training_stages" in hparams:
-        hparams["training_stages"].check(model, hparams["number_of_epochs"])
     if hparams["init_from"]:
         logger.info("Warm start from %s", hparams["init_from"])
         model.warm_start(read_export(hparams["init_from"]).autoencoder)

@@ -1,6 +1,7 @@
 """Parts of the pretraining script that are worth a name and a test."""
 
 import contextlib
+import copy
 import os
 import time
 
@@ -15,7 +16,9 @@ from speechbrain.utils.distributed import get_rank
 from speechbrain.utils.epoch_loop import EpochCounterWithStopper
 
 from speechbrain_vae.dataio.prepare import prepare
+from speechbrain_vae.export import read_export
 from speechbrain_vae.nnet.normalisation import mean_and_std
+from speechbrain_vae.nnet.ppca import PPCA
 
 STEPS_PER_EPOCH = 2**24
 """More steps than any epoch has: seeds of different epochs do not meet."""
@@ -221,6 +224,32 @@ def feature_statistics(feats, ids):
     """
     mean, std = mean_and_std(feats[utt_id] for utt_id in ids)
     return mean.float(), std.float()
+
+
+def check_start(hparams):
+    """Refuse a start that the model does not allow, whatever the data.
+
+    Arguments
+    ---------
+    hparams : dict
+        With ``autoencoder``, ``init_from``, ``linear_start`` and
+        ``number_of_epochs``; ``training_stages`` where there are some.
+
+    Raises
+    ------
+    ValueError
+        The message says which setting to change.
+    """
+    model = copy.deepcopy(hparams["autoencoder"])
+    if "training_stages" in hparams:
+        hparams["training_stages"].check(model, hparams["number_of_epochs"])
+    if hparams["init_from"]:
+        model.warm_start(read_export(hparams["init_from"]).autoencoder)
+    elif hparams["linear_start"]:
+        bins = model.encoder.input_size
+        model.start_linear(
+            PPCA(model.stride, [torch.eye(model.stride * bins).reshape(-1, bins)])
+        )
 
 
 def prepare_corpus(hparams, save_folder):

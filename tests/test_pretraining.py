@@ -3,11 +3,16 @@
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import torch
+from hyperpyyaml import load_hyperpyyaml
 from speechbrain.utils.checkpoints import Checkpointer
 
-from speechbrain_vae.pretraining import PatientEpochCounter
+from speechbrain_vae.pretraining import PatientEpochCounter, check_start
+
+HPARAMS = Path(__file__).resolve().parents[1] / "hparams"
 
 STEPS = """
 import resource, torch
@@ -80,3 +85,50 @@ def test_a_checkpoint_of_speechbrains_own_counter_is_read(tmp_path):
     assert next(counter) == 4
     counter.update_metric(7.0)
     assert (counter.best_limit, counter.best_score) == (4, 7.0)
+
+
+def load(recipe, folder, **overrides):
+    text = (HPARAMS / recipe).read_text()
+    return load_hyperpyyaml(text, {"output_folder": str(folder), **overrides})
+
+
+@pytest.mark.parametrize(
+    ("recipe", "overrides", "message"),
+    [
+        ("vae.yaml", {"channels": 128}, "got 128 channels; set linear_start: False"),
+        ("vae.yaml", {"latent_size": 200}, "latent_size below 160 .*; got 200"),
+        ("recurrent_vae.yaml", {"linear_start": True}, "set linear_start: False"),
+        ("sfvq.yaml", {"linear_start": True}, "set linear_start: False"),
+        ("vae.yaml", {"init_from": "./nowhere"}, "there is no export at ./nowhere"),
+    ],
+)
+def test_a_start_that_no_data_could_make_possible_is_refused(
+    recipe, overrides, message, tmp_path
+):
+    with pytest.raises(ValueError, match=message):
+        check_start(load(recipe, tmp_path, **overrides))
+
+
+def test_an_export_of_other_sizes_is_refused_to_start_from(tiny_export, tmp_path):
+    hparams = load("vae.yaml", tmp_path, init_from=str(tiny_export))
+    with pytest.raises(ValueError, match="of that export does not fit"):
+        check_start(hparams)
+
+
+def test_stages_that_name_no_part_are_refused(tmp_path):
+    hparams = load("stacked_ae.yaml", tmp_path)
+    hparams["training_stages"].stages[0]["train"] = ["encoder.cellar"]
+    with pytest.raises(ValueError, match="training_stages names 'encoder.cellar'"):
+        check_start(hparams)
+
+
+@pytest.mark.parametrize("recipe", ["vae.yaml", "ae.yaml", "stacked_ae.yaml"])
+def test_to_check_a_start_changes_nothing(recipe, tmp_path):
+    hparams = load(recipe, tmp_path)
+    seed = torch.get_rng_state()
+    model = hparams["autoencoder"]
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    check_start(hparams)
+    assert torch.equal(torch.get_rng_state(), seed)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]), name

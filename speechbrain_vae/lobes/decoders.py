@@ -111,7 +111,8 @@ class ConvDecoder(torch.nn.Module):
         if self.first.out_channels < size or bins > self.output_size:
             raise ValueError(
                 f"a linear start needs at least {size} channels and {bins} outputs; "
-                f"got {self.first.out_channels} and {self.output_size}"
+                f"got {self.first.out_channels} and {self.output_size}; set "
+                "linear_start: False"
             )
         self.first.weight[:size] = 0
         self.first.bias[:size] = 0

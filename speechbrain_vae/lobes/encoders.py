@@ -149,7 +149,8 @@ class ConvEncoder(Encoder):
         if self.output_size < size or not self.stack_is_identity():
             raise ValueError(
                 "a linear start needs residual blocks with at least stride * "
-                f"input_size = {size} channels; got {self.output_size} channels"
+                f"input_size = {size} channels; got {self.output_size} channels; set "
+                "linear_start: False"
             )
         self.stem.weight[:size] = 0
         self.stem.bias[:size] = 0

@@ -377,6 +377,14 @@ def test_a_missing_folder_ends_in_one_line(tmp_path):
     assert "Traceback" not in done.stderr
 
 
+def test_a_start_that_cannot_be_is_refused_before_the_corpus_is_looked_at(tmp_path):
+    options = ["--init_from", "./nothing"]
+    arguments = command("vae.yaml", tmp_path, tmp_path / "nowhere", *options)
+    done = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True)
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: there is no export at ./nothing")
+
+
 def test_a_second_run_in_the_same_folder_ends_in_one_line(tmp_path):
     corpus = noise_corpus(tmp_path / "corpus", 1, 1, 0.5)
     with run_lock(tmp_path / "run"):
