@@ -14,6 +14,7 @@ checksums.
 """
 
 import io
+import os
 import re
 import shutil
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from speechbrain.utils.fetching import FetchConfig, fetch
 
 from speechbrain_vae.allocation_limit import AllocationLimit
 from speechbrain_vae.dataio.manifests import printable
+from speechbrain_vae.kinds import check_kind
 from speechbrain_vae.lobes.autoencoder import Autoencoder
 from speechbrain_vae.lobes.features import LogMel
 from speechbrain_vae.safe_yaml import MAX_SIZE, UnsafeYAMLError, load_model_yaml
@@ -202,6 +204,7 @@ def read_export(
     OSError
         A file cannot be read.
     """
+    check_kind("trust_code", trust_code, default=False)
     path = _file(source, YAML, savedir)
     if path.stat().st_size > MAX_SIZE:
         raise ExportError(f"{path} is too large for the YAML of a model; export again")
@@ -330,7 +333,7 @@ def _reason(value):
 
 
 def _file(source, name, savedir):
-    folder = Path(source)
+    folder = Path(os.path.expanduser(source))
     if folder.is_dir():
         if not (folder / name).is_file():
             raise ExportError(
@@ -349,7 +352,7 @@ def _file(source, name, savedir):
         )
     if savedir is not None:
         # SpeechBrain takes a file that is there for the one that is wanted.
-        savedir = Path(savedir) / str(source).replace("/", "--")
+        savedir = Path(os.path.expanduser(savedir)) / str(source).replace("/", "--")
     try:
         # With the user's token where there is one: private models are found.
         config = FetchConfig(token=None)

@@ -105,7 +105,6 @@ def extract(
         files = [pair for pair in files if place not in Path(pair[0]).parents]
     if not files:
         raise ValueError(f"there is no audio below {folder}: no WAV, FLAC, Ogg or MP3")
-    check_device(device)
     encoder = FeatureEncoder.from_hparams(
         source, run_opts={"device": device}, trust_code=trust_code
     )
@@ -191,26 +190,6 @@ def _named(folder):
     except OSError as error:
         error.filename = error.filename or str(folder)
         raise
-
-
-def check_device(device: str):
-    """Refuse a device that PyTorch cannot use here.
-
-    Example
-    -------
-    >>> check_device("cpu")
-    >>> check_device("banana")
-    Traceback (most recent call last):
-      ...
-    ValueError: PyTorch cannot use the device 'banana' here; give cpu, or cuda ...
-    """
-    try:
-        torch.zeros(1, device=device).cpu()
-    except (RuntimeError, AssertionError, ImportError) as error:
-        raise ValueError(
-            f"PyTorch cannot use the device {device!r} here; give cpu, or cuda where "
-            "it has a GPU"
-        ) from error
 
 
 def _check_tokens(encoder, source):

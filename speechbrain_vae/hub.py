@@ -13,6 +13,7 @@ from pathlib import Path
 import huggingface_hub
 from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
+from huggingface_hub.utils import validate_repo_id
 
 from speechbrain_vae.errors import one_line_errors
 from speechbrain_vae.export import CARD, FIGURE, LOADABLES, YAML, read_export
@@ -70,6 +71,7 @@ def push(
     ------
     ExportError, HubError
     """
+    _check_id(repo_id)
     folder = Path(folder)
     if not folder.is_dir():
         raise HubError(f"there is no folder {folder}; give one written by train.py")
@@ -139,6 +141,7 @@ def pull(repo_id: str, folder: str | Path, trust_code: bool = False) -> Path:
     ------
     ExportError, HubError
     """
+    _check_id(repo_id)
     if Path(folder).exists() and not Path(folder).is_dir():
         raise HubError(f"{folder} is a file; give a folder to write to")
     names = [*FILES, CARD, LICENCE, FIGURE, *(f"{name}.ckpt" for name in LOADABLES)]
@@ -200,6 +203,17 @@ def _licence_of(folder):
     return named and named[1].lower()
 
 
+def _check_id(repo_id):
+    try:
+        validate_repo_id(repo_id)
+        # Names without a user are models of the Hub's first years.
+        right = repo_id.count("/") == 1
+    except HFValidationError:
+        right = False
+    if not right:
+        raise HubError(f"the ID of a model must be like user/name; got {repo_id!r}")
+
+
 def _refuse_link_out(folder, name):
     # A link in an export of somebody else could publish any file of this machine.
     path = (folder / name).resolve()
@@ -234,8 +248,6 @@ def _hub_errors(repo_id, action):
 
 def _reason(error):
     status = getattr(getattr(error, "response", None), "status_code", None)
-    if isinstance(error, HFValidationError):
-        return "its name must be like user/name"
     if status == 401 or isinstance(error, RepositoryNotFoundError):
         return (
             "there is no such model, or it is private; check the name and log in "

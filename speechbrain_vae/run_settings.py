@@ -18,7 +18,7 @@ from hyperpyyaml import load_hyperpyyaml, resolve_references
 from speechbrain.utils.distributed import ddp_init_group, get_local_rank, infer_device
 from speechbrain.utils.run_opts import RunOptions
 
-from speechbrain_vae.extraction import check_device
+from speechbrain_vae.inference.precision import check_device
 from speechbrain_vae.kinds import check_kind
 from speechbrain_vae.nnet.distributed import is_distributed
 

@@ -227,7 +227,9 @@ def test_a_private_repository_is_for_those_with_a_token(
     ("code", "words"),
     [
         ("main(['pull', 'ann/nothing', '{folder}'])", "no such model, or it is priva"),
-        ("main(['pull', 'a b/c', '{folder}'])", "must be like user/name"),
+        ("main(['pull', 'a b/c', '{folder}'])", "must be like user/name; got 'a b/c'"),
+        ("main(['pull', 'vae', '{folder}'])", "must be like user/name; got 'vae'"),
+        ("push('{folder}', 'vae', 'mit')", "must be like user/name; got 'vae'"),
         ("main(['push', '{folder}', 'ann/x', '--license', 'mit'])", "not an export"),
         ("FrozenEncoder('ann/nothing')", "fetching hyperparams.yaml of it"),
     ],

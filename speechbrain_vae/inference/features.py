@@ -8,7 +8,11 @@ from speechbrain.inference.interfaces import Pretrained
 
 from speechbrain_vae.dataio.audio import stream
 from speechbrain_vae.export import read_export
-from speechbrain_vae.inference.precision import check_precision, lower_precision
+from speechbrain_vae.inference.precision import (
+    check_device,
+    check_precision,
+    lower_precision,
+)
 from speechbrain_vae.inference.streaming import encode_blocks
 
 
@@ -63,12 +67,13 @@ class FeatureEncoder(Pretrained):
         -------
         FeatureEncoder
         """
-        check_precision(precision)
+        run_opts = {"device": "cpu", **(run_opts or {})}
+        check_precision(precision, run_opts["device"])
+        check_device(run_opts["device"])
         export = read_export(source, savedir, trust_code)
         modules = {"features": export.features, "autoencoder": export.autoencoder}
         # These alone: run options among its keys are the user's to choose.
         hparams = {name: export.hparams[name] for name in cls.HPARAMS_NEEDED}
-        run_opts = {"device": "cpu", **(run_opts or {})}
         modules["autoencoder"] = lower_precision(
             export.autoencoder, precision, run_opts["device"]
         )
@@ -106,6 +111,13 @@ class FeatureEncoder(Pretrained):
         torch.Tensor
             Shape [B, T, feature_size], one frame every ``frame_shift`` seconds,
             zero on padding.
+
+        Raises
+        ------
+        TypeError
+            Something else than tensors is given.
+        ValueError
+            The shapes, or lengths that are no shares.
         """
         return self._encode(wavs, wav_lens)[0].features.float()
 
@@ -209,6 +221,8 @@ class FeatureEncoder(Pretrained):
         torch.Tensor
             Shape [n, frames * stride, n_mels].
         """
+        if n < 1 or frames < 1:
+            raise ValueError(f"n and frames must be at least 1; got {n} and {frames}")
         autoencoder = self.mods.autoencoder
         if not hasattr(autoencoder.bottleneck, "sample"):
             raise ValueError(
@@ -217,10 +231,26 @@ class FeatureEncoder(Pretrained):
         return autoencoder.decode(autoencoder.bottleneck.sample(n, frames))
 
     def _encode(self, wavs, wav_lens):
+        _check_tensor("wavs", wavs, "[B, S]")
         wavs = wavs.to(self.device)
         if wav_lens is not None:
+            _check_tensor("wav_lens", wav_lens, "[B]")
+            # NaN is in no range.
+            if not ((wav_lens >= 0) & (wav_lens <= 1 + 1e-3)).all():
+                raise ValueError(
+                    "wav_lens must be relative, a share of the longest item from 0 to "
+                    f"1 each; got {wav_lens.tolist()}"
+                )
             wav_lens = wav_lens.to(self.device)
         with self.inference_ctx:
             feats, lengths = self.mods.features(wavs, wav_lens)
             code, code_lengths = self.mods.autoencoder.encode(feats, lengths)
         return code, code_lengths, feats.shape[1]
+
+
+def _check_tensor(name, value, shape):
+    if not isinstance(value, torch.Tensor):
+        raise TypeError(
+            f"{name} must be a torch.Tensor of shape {shape}, which "
+            f"torch.as_tensor makes of arrays and lists; got {type(value).__name__}"
+        )

@@ -98,3 +98,23 @@ def check_precision(precision: str, device: str | torch.device = "cpu") -> None:
         raise ValueError(
             f'precision="int8" runs on the CPU alone; got {device}: use "bf16" there'
         )
+
+
+def check_device(device: str | torch.device) -> None:
+    """Refuse a device that PyTorch cannot use here.
+
+    Example
+    -------
+    >>> check_device("cpu")
+    >>> check_device("banana")
+    Traceback (most recent call last):
+      ...
+    ValueError: PyTorch cannot use the device 'banana' here; give cpu, or cuda ...
+    """
+    try:
+        torch.zeros(1, device=device).cpu()
+    except (RuntimeError, AssertionError, ImportError) as error:
+        raise ValueError(
+            f"PyTorch cannot use the device {str(device)!r} here; give cpu, or cuda "
+            "where it has a GPU"
+        ) from error

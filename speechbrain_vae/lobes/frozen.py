@@ -15,6 +15,7 @@ from speechbrain_vae.inference.precision import (
     check_precision,
     lower_precision,
 )
+from speechbrain_vae.kinds import check_kind
 
 REPRESENTATIONS = ("features", "latent", "encoder", "layers", "tokens")
 
@@ -83,9 +84,13 @@ class FrozenEncoder(torch.nn.Module):
         super().__init__()
         if representation not in REPRESENTATIONS:
             raise ValueError(
-                f"representation must be one of {', '.join(REPRESENTATIONS)}; "
-                f"got {representation!r}"
+                "representation (--layer of a recipe) must be one of "
+                f"{', '.join(REPRESENTATIONS)}; got {representation!r}"
             )
+        check_kind("freeze", freeze, default=True)
+        check_kind("output_norm", output_norm, default=False)
+        if sample_rate is not None:
+            check_kind("sample_rate", sample_rate, default=16000)
         if representation == "tokens" and output_norm:
             raise ValueError(
                 "output_norm=True would normalise code indices; tokens need "
@@ -217,8 +222,8 @@ class FrozenEncoder(torch.nn.Module):
         if code.indices is None:
             raise ValueError(
                 f"{self.source} is a continuous model and has no tokens; use an export "
-                "of a discrete one, or a representation among features, latent, "
-                "encoder, layers"
+                "of a discrete one, or a representation (--layer of a recipe) among "
+                "features, latent, encoder, layers"
             )
         return code.indices
 
@@ -231,7 +236,8 @@ class FrozenEncoder(torch.nn.Module):
         if len(sizes) > 1:
             raise ValueError(
                 f"the layers of {self.source} have sizes {sizes} and cannot be "
-                'weighted; choose representation="encoder" or "features"'
+                'weighted; choose representation="encoder" or "features" (--layer of '
+                "a recipe)"
             )
         return hidden
 
@@ -246,7 +252,8 @@ class FrozenEncoder(torch.nn.Module):
         if not any(name.startswith("encoder.") for name in reached):
             raise ValueError(
                 f"freeze=False: the {self.representation} of {self.source} pass no "
-                'gradient to its encoder; choose representation="encoder" or "layers"'
+                'gradient to its encoder; choose representation="encoder" or "layers" '
+                "(--layer of a recipe)"
             )
         for name, parameter in named.items():
             parameter.requires_grad_(name in reached)

@@ -57,3 +57,39 @@ def test_calling_the_encoder_encodes(encoder):
 def test_a_continuous_model_has_no_tokens(encoder):
     with pytest.raises(ValueError, match="no tokens"):
         encoder.tokens_batch(torch.randn(1, 16000))
+
+
+@pytest.mark.parametrize(
+    ("wavs", "wav_lens", "message"),
+    [
+        (np.zeros((1, 400)), None, r"wavs must be .*\[B, S\].*; got ndarray"),
+        ([[0.1] * 400], None, "wavs must be a torch.Tensor .*; got list"),
+        (torch.ones(1, 400), [1.0], "wav_lens must be a torch.Tensor .*; got list"),
+    ],
+)
+def test_what_is_no_tensor_is_refused_by_name(encoder, wavs, wav_lens, message):
+    with pytest.raises(TypeError, match=message):
+        encoder.encode_batch(wavs, wav_lens)
+
+
+@pytest.mark.parametrize("length", [float("nan"), -0.1, 1.5])
+def test_lengths_that_are_no_shares_are_refused(encoder, length):
+    with pytest.raises(ValueError, match="wav_lens must be relative"):
+        encoder.encode_batch(torch.randn(2, 400), torch.tensor([1.0, length]))
+
+
+@pytest.mark.parametrize("size", [(1, 0), (-1, 3)])
+def test_no_samples_are_no_request(encoder, size):
+    with pytest.raises(ValueError, match="n and frames must be at least 1; got"):
+        encoder.sample(*size)
+
+
+def test_a_device_that_is_not_there_is_refused(tiny_export):
+    with pytest.raises(ValueError, match="PyTorch cannot use the device 'banana' here"):
+        FeatureEncoder.from_hparams(tiny_export, run_opts={"device": "banana"})
+
+
+def test_the_home_folder_may_be_a_tilde(tiny_export, monkeypatch):
+    monkeypatch.setenv("HOME", str(tiny_export.parent))
+    encoder = FeatureEncoder.from_hparams(f"~/{tiny_export.name}")
+    assert encoder.feature_size == 8

@@ -75,7 +75,8 @@ def test_tokens_of_a_continuous_model_are_refused_when_it_is_built(tiny_export):
         FrozenEncoder(tiny_export, representation="tokens")
     with pytest.raises(ValueError, match="continuous model and has no tokens"):
         FrozenEncoder(tiny_export).encode(torch.randn(1, 8000))
-    with pytest.raises(ValueError, match="features, latent, encoder, layers, tokens"):
+    named = "--layer .* features, latent, encoder, layers, tokens"
+    with pytest.raises(ValueError, match=named):
         FrozenEncoder(tiny_export, representation="codes")
 
 
@@ -83,6 +84,20 @@ def test_another_sampling_rate_than_the_exports_is_refused(tiny_export):
     assert FrozenEncoder(tiny_export, sample_rate=16000).sample_rate == 16000
     with pytest.raises(ValueError, match="trained at 16000 Hz .* is 8000 Hz"):
         FrozenEncoder(tiny_export, sample_rate=8000)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"sample_rate": "16000"}, "sample_rate must be a number; got '16000'"),
+        ({"freeze": "False"}, "freeze must be True or False; got 'False'"),
+        ({"output_norm": "x"}, "output_norm must be True or False; got 'x'"),
+        ({"trust_code": "False"}, "trust_code must be True or False; got 'False'"),
+    ],
+)
+def test_options_of_another_kind_are_refused(options, message, tiny_export):
+    with pytest.raises(ValueError, match=message):
+        FrozenEncoder(tiny_export, **options)
 
 
 def test_exports_that_cannot_be_used_say_why(tiny_export, tmp_path):
