@@ -16,7 +16,7 @@ import speechbrain as sb
 import torch
 from hyperpyyaml import load_hyperpyyaml, resolve_references
 from speechbrain.utils.distributed import ddp_init_group, get_local_rank, infer_device
-from speechbrain.utils.run_opts import RunOptions
+from speechbrain.utils.run_opts import HELP_TEXTS, RunOptions
 
 from speechbrain_vae.inference.precision import check_device
 from speechbrain_vae.kinds import check_kind
@@ -40,7 +40,7 @@ _PATHS = {
     "output_folder": str,
     **dict.fromkeys(("data_folder", "feature_cache", "init_from"), (str, type(None))),
 }
-_OTHER_PATHS = ("features", "lexicon", "trials")
+_RECIPE_PATHS = ("features", "lexicon", "trials")
 _LISTS = ("jit_module_keys", "compile_module_keys")
 _ABOVE_ZERO, _FROM_ZERO = (operator.gt, "more than 0"), (operator.ge, "at least 0")
 _NUMBERS = {
@@ -133,8 +133,9 @@ def _split(argv):
     >>> hparams_file, dict(given)
     ('vae.yaml', {'lr': 2, 'seed': 1})
     """
-    values, words, name = {}, [], None
-    run_opts = RunOptions().as_dict()
+    defaults = RunOptions()
+    run_opts = {name: defaults.get(name) for name in (*HELP_TEXTS, *_LISTS)}
+    values, words, name, full = {}, [], None, True
     for word in argv:
         if word.startswith("--"):
             name, *value = word.removeprefix("--").split("=", 1)
@@ -142,7 +143,7 @@ def _split(argv):
                 raise ValueError(f"{name} is given twice; leave one out")
             values[name] = value
             full = bool(value) or run_opts.get(name) is False
-        elif name is None or (full and name not in _LISTS):
+        elif full and name not in _LISTS:
             words.append(word)
         else:
             values[name].append(word)
@@ -162,7 +163,7 @@ def _split(argv):
 
 def _from_home(settings):
     """Paths of the settings that begin with ``~``, which no shell has replaced."""
-    paths = {name: settings.get(name) for name in (*_PATHS, *_OTHER_PATHS)}
+    paths = {name: settings.get(name) for name in (*_PATHS, *_RECIPE_PATHS)}
     return {
         name: os.path.expanduser(path)
         for name, path in paths.items()
@@ -234,7 +235,7 @@ def check_settings(settings, run_opts):
 
     Example
     -------
-    >>> from speechbrain.utils.run_opts import RunOptions
+    >>> from speechbrain.utils.run_opts import HELP_TEXTS, RunOptions
     >>> check_settings({"num_workers": -1}, RunOptions())
     Traceback (most recent call last):
       ...

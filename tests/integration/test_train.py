@@ -286,6 +286,7 @@ def test_what_a_user_can_get_wrong_ends_in_one_line(options, message, tmp_path):
         ("--device cpu --precision fp16", "give --precision bf16"),
         ("--device cpu --eval_precision fp16", "give --precision bf16"),
         ("--compile --compile_module_keys banana", "modules: autoencoder, features"),
+        ("--data_parallel_count 2", "no key data_parallel_count"),
         ("--batch_secnods 3", "no key batch_secnods; similar ones: batch_seconds"),
     ],
 )
