@@ -235,7 +235,7 @@ def check_settings(settings, run_opts):
 
     Example
     -------
-    >>> from speechbrain.utils.run_opts import HELP_TEXTS, RunOptions
+    >>> from speechbrain.utils.run_opts import RunOptions
     >>> check_settings({"num_workers": -1}, RunOptions())
     Traceback (most recent call last):
       ...

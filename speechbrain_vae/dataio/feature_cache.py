@@ -82,7 +82,7 @@ class CachedFeatures:
     ) -> None:
         self.computed = ComputedFeatures(entries, features)
         self.folder = Path(folder)
-        self.places = {}
+        self.places: dict[str, tuple] = {}
         self._files = OpenFiles()
         ids = sorted(entries)
         chunks = [ids[i : i + CHUNK] for i in range(0, len(ids), CHUNK)]
