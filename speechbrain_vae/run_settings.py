@@ -139,7 +139,8 @@ def _split(argv):
     for word in argv:
         if word.startswith("--"):
             name, *value = word.removeprefix("--").split("=", 1)
-            if name in values:
+            # Of SpeechBrain's own options the last one counts.
+            if name in values and name not in run_opts:
                 raise ValueError(f"{name} is given twice; leave one out")
             values[name] = value
             full = bool(value) or run_opts.get(name) is False

@@ -322,10 +322,11 @@ def refused(recipe, options, message, folder):
         load_settings([*recipe, *options.split(" ")])
 
 
-def test_a_value_may_hold_an_equals_sign_and_spaces(tmp_path):
+def test_a_value_may_hold_an_equals_sign_and_a_run_option_come_twice(tmp_path):
     recipe = str(ROOT / "hparams" / "vae.yaml")
     folder = f"{tmp_path}/lr=1, again"
     given = ["--noprogressbar", recipe, "--output_folder", folder]
+    given += ["--device", "banana", "--device", "cpu"]
     hparams, run_opts, _, _ = load_settings(given)
     assert hparams["save_folder"] == f"{folder}/save" and run_opts["noprogressbar"]
 

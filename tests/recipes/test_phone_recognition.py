@@ -103,7 +103,8 @@ def test_a_corpus_without_phones_ends_in_one_line(tmp_path):
     [
         (("--device", "banana"), "error: PyTorch cannot use the device 'banana' here"),
         (("--lr", "fast"), "error: lr must be a number; got 'fast'"),
-        (("--hidden_size", 1.5), "error: the YAML cannot be built: hidden_size"),
+        (("--hidden_size", 1.5), "error: hidden_size must be a whole number"),
+        (("--model", "{colour: 1}"), "error: the YAML cannot be built: .*colour"),
     ],
 )
 def test_settings_that_cannot_be_used_end_in_one_line(options, message, tmp_path):
