@@ -294,26 +294,22 @@ def test_settings_that_cannot_be_used_are_named(options, message, tmp_path):
     refused("vae.yaml", options, message, tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ("--piece_frames 1.5", "piece_frames must be a whole number, at least 0"),
-        ("--piece_frames 1", "piece_frames must be 0 or at least the stride of 2"),
-    ],
-)
-def test_pieces_that_cannot_be_cut_are_named(options, message, tmp_path):
-    refused("recurrent_vae.yaml", options, message, tmp_path)
+OF_SOME_MODELS = {
+    "recurrent_vae.yaml": {
+        "--piece_frames 1.5": "piece_frames must be a whole number, at least 0",
+        "--piece_frames 1": "piece_frames must be 0 or at least the stride of 2",
+    },
+    "gumbel_vq.yaml": {
+        "--temperature 1": "temperature must be a list such as",
+        "--temperature [1,low]": "each of temperature must be a number; got 'low'",
+    },
+}
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ("--temperature 1", "temperature must be a list such as"),
-        ("--temperature [1,low]", "each of temperature must be a number; got 'low'"),
-    ],
-)
-def test_lists_that_are_none_are_named(options, message, tmp_path):
-    refused("gumbel_vq.yaml", options, message, tmp_path)
+@pytest.mark.parametrize("recipe", OF_SOME_MODELS)
+def test_settings_of_some_models_are_named_too(recipe, tmp_path):
+    for options, message in OF_SOME_MODELS[recipe].items():
+        refused(recipe, options, message, tmp_path)
 
 
 def refused(recipe, options, message, folder):
