@@ -136,6 +136,24 @@ def two_runs(lab):
     lab.row("two runs in one folder", happened, error, lab.same("shared"))
 
 
+def other_settings(lab):
+    """Settings of another run, in a folder that holds one."""
+    lab.copy("other")
+    settings = lab.folder / "other" / "hyperparams.yaml"
+    before = settings.read_bytes()
+    error = lab.train("other", beta=8)
+    kept = error is not None and settings.read_bytes() == before
+    lab.row("other settings in the folder of a run", "refused", error, kept)
+
+
+def cut_cache(lab):
+    """Cut what the feature cache says of its files, and then the files."""
+    for kind in ("json", "f32"):
+        for path in (lab.folder / "cache").glob(f"*.{kind}"):
+            cut(path)
+        lab.again(f"cache-{kind}", f"the feature cache cut in half (.{kind})", "")
+
+
 def broken_numbers(lab):
     """A learning rate that ruins the weights, and audio that became NaN later."""
     error = lab.train("steep", lr=1e30, linear_start=False)
@@ -354,7 +372,7 @@ def main(number, output):
         kills(lab, number)
         for fault in (
             *(damaged_checkpoints, full_disk, read_only, two_runs),
-            *(broken_numbers, models, download),
+            *(other_settings, cut_cache, broken_numbers, models, download),
         ):
             fault(lab)
         extractions(lab, number)
