@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from speechbrain_vae.dataio.audio import AudioError
 from speechbrain_vae.dataio.manifests import (
+    AUDIO_FORMATS,
     audio_files,
     printable,
     replacing,
@@ -104,7 +105,7 @@ def extract(
     if root in place.parents:
         files = [pair for pair in files if place not in Path(pair[0]).parents]
     if not files:
-        raise ValueError(f"there is no audio below {folder}: no WAV, FLAC, Ogg or MP3")
+        raise ValueError(f"there is no audio below {folder}: no {AUDIO_FORMATS}")
     encoder = FeatureEncoder.from_hparams(
         source, run_opts={"device": device}, trust_code=trust_code
     )

@@ -267,6 +267,12 @@ def prepare_corpus(hparams, save_folder):
     Returns
     -------
     The summary of :func:`speechbrain_vae.dataio.prepare.prepare`; none for shards.
+
+    Raises
+    ------
+    ValueError
+        As ``prepare``; or no data folder, an option that a run sets itself, or any for
+        shards.
     """
     corpus, data_folder = hparams["corpus"], hparams["data_folder"]
     if data_folder is None:
@@ -275,10 +281,15 @@ def prepare_corpus(hparams, save_folder):
                 f"corpus {corpus} needs its folder: add --data_folder FOLDER"
             )
         corpus, data_folder = "synthetic", "results/synthetic"
+    options = hparams["corpus_options"]
     if corpus == "shards":
         # Prepared before they were written.
+        if options:
+            raise ValueError(
+                f"shards have no corpus_options, got {', '.join(map(str, options))}; "
+                'give those when you write shards, and --corpus_options "{}" here'
+            )
         return None
-    options = hparams["corpus_options"]
     settings = {
         "corpus": corpus or "folder",
         "data_folder": data_folder,

@@ -436,7 +436,7 @@ def test_info_says_what_a_model_is(tiny_export, discrete_export, capsys):
         ({"device": "banana"}, "cannot use the device 'banana' here; give cpu"),
         ({"device": "meta"}, "cannot use the device 'meta' here; give cpu"),
         ({"folder": "nowhere"}, "there is no folder nowhere"),
-        ({"folder": "empty"}, "there is no audio below"),
+        ({"folder": "empty"}, "there is no audio below .*WAV, FLAC, OGG, Opus or MP3"),
         ({"source": "nowhere"}, "there is no export at nowhere"),
         ({"folder": "corpus/ann/only"}, "none of the 1 files .* can be used"),
     ],

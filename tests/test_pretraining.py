@@ -1,4 +1,4 @@
-"""Memory of training steps, and the counter of epochs."""
+"""Memory of training steps, the counter of epochs, and the corpus."""
 
 import platform
 import subprocess
@@ -10,7 +10,11 @@ import torch
 from hyperpyyaml import load_hyperpyyaml
 from speechbrain.utils.checkpoints import Checkpointer
 
-from speechbrain_vae.pretraining import PatientEpochCounter, check_start
+from speechbrain_vae.pretraining import (
+    PatientEpochCounter,
+    check_start,
+    prepare_corpus,
+)
 
 HPARAMS = Path(__file__).resolve().parents[1] / "hparams"
 
@@ -132,3 +136,11 @@ def test_to_check_a_start_changes_nothing(recipe, tmp_path):
     assert torch.equal(torch.get_rng_state(), seed)
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name]), name
+
+
+def test_shards_take_no_options_of_a_corpus(tmp_path):
+    hparams = {"corpus": "shards", "data_folder": tmp_path, "corpus_options": {}}
+    assert prepare_corpus(hparams, tmp_path) is None
+    hparams["corpus_options"] = {"speaker": "none", "foo": 1}
+    with pytest.raises(ValueError, match="no corpus_options, got speaker, foo; give"):
+        prepare_corpus(hparams, tmp_path)

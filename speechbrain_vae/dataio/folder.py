@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 from .manifests import (
+    AUDIO_FORMATS,
     SPLITS,
     assign_splits,
     audio_files,
@@ -71,7 +72,7 @@ def splits(
         raise ValueError(
             f"folder: speaker is one of {', '.join(SPEAKERS)}, got {speaker!r}"
         )
-    layout = "audio files anywhere below it, such as ann/01.wav"
+    layout = f"audio files anywhere below it ({AUDIO_FORMATS}), such as ann/01.wav"
     root = resolve_root(data_folder, "folder", layout, audio_files)
     files = audio_files(root)
     ids = safe_ids(relative for _, relative in files)

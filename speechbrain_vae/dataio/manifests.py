@@ -13,6 +13,8 @@ import unicodedata
 from pathlib import Path
 
 AUDIO_EXTENSIONS = (".wav", ".flac", ".ogg", ".opus", ".mp3")
+AUDIO_FORMATS = "WAV, FLAC, OGG, Opus or MP3"
+"""The same, for messages."""
 
 SPLITS = ("train", "valid", "test")
 

@@ -288,14 +288,15 @@ def _check_arguments(module, corpus, options, sample_rate, min_seconds, max_seco
         for name, parameter in inspect.signature(module.splits).parameters.items()
         if name not in ("data_folder", "seed")
     }
+    lengths = {"min_seconds": min_seconds, "max_seconds": max_seconds}
     for name, value in options.items():
         if name not in known:
             raise ValueError(
                 f"the corpus {corpus} has no option {name!r}; its options: "
-                f"{', '.join(known) or 'none'}"
+                f"{', '.join([*known, *lengths])}"
             )
         check_kind(name, value, known[name])
-    for name, value in {"min_seconds": min_seconds, "max_seconds": max_seconds}.items():
+    for name, value in lengths.items():
         check_kind(name, value, default=1.0)
     if not isinstance(sample_rate, int) or sample_rate <= 0:
         raise ValueError(f"sample_rate is a whole number of Hz, got {sample_rate!r}")

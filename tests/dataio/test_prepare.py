@@ -281,7 +281,9 @@ def test_an_empty_split_is_an_error_unless_it_was_asked_for(corpus, recording):
 def test_an_unknown_corpus_or_option_ends_in_one_line(tmp_path):
     with pytest.raises(ValueError, match="unknown corpus 'swbd'; known: folder, fsdd"):
         prepare.prepare("swbd", tmp_path, tmp_path)
-    with pytest.raises(ValueError, match="no option 'speakr'.*speaker"):
+    with pytest.raises(
+        ValueError, match="no option 'speakr'.*: speaker, .*max_seconds$"
+    ):
         prepare.prepare("folder", tmp_path, tmp_path, speakr="none")
     with pytest.raises(ValueError, match="min_seconds"):
         prepare.prepare("folder", tmp_path, tmp_path, min_seconds=40)
