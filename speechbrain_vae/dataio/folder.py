@@ -82,14 +82,6 @@ def splits(
             "wav": path,
             "spk_id": _speaker_of(path, relative, speaker),
         }
-    speakers = len({entry["spk_id"] for entry in entries.values()})
-    if speaker != "none" and speakers < _MIN_SPEAKERS:
-        logger.warning(
-            "folder: %d speaker(s), who are in several splits: from %d folders of "
-            "speakers on they are kept apart",
-            speakers,
-            _MIN_SPEAKERS,
-        )
     if len(files) < len(SPLITS):
         # One long file is enough in the end, but only its decoding can tell.
         names = dict.fromkeys(entries, "train")

@@ -65,18 +65,6 @@ def test_parts_of_a_file_stay_together_where_there_are_files_enough():
     assert {len({names[f"f{f}_{p}"] for p in range(5)}) for f in range(12)} == {1}
 
 
-@pytest.mark.parametrize(
-    ("speakers", "options", "warned"),
-    [(2, {}, 1), (3, {}, 0), (2, {"speaker": "none"}, 0)],
-)
-def test_speakers_that_cannot_be_kept_apart_are_told(
-    speakers, options, warned, tmp_path, caplog
-):
-    names = [f"s{index}/{number}.wav" for index in range(speakers) for number in "123"]
-    folder.splits(tree(tmp_path, names), **options)
-    assert caplog.text.count("who are in several splits") == warned
-
-
 def test_the_same_stem_in_two_folders_gives_two_entries(tmp_path):
     splits = folder.splits(tree(tmp_path, ["a/1.wav", "b/1.wav", "c/1.wav", "c/1.mp3"]))
     assert sum(map(len, splits.values())) == 4
