@@ -5,6 +5,7 @@ Layout: any tree of WAV, FLAC, Ogg, Opus and MP3 files, e.g. ``ann/01.wav``.
 
 import logging
 import os
+from collections import defaultdict
 from pathlib import Path
 
 from .manifests import (
@@ -21,6 +22,7 @@ from .manifests import (
 logger = logging.getLogger(__name__)
 
 SPEAKERS = ("parent", "grandparent", "none")
+_UNKNOWN = "unknown"
 _MIN_SPEAKERS = 3
 _MIN_FILES = 10
 
@@ -86,14 +88,14 @@ def splits(
         # One long file is enough in the end, but only its decoding can tell.
         names = dict.fromkeys(entries, "train")
     else:
-        names = assign(entries, seed, speaker, valid_fraction, test_fraction)
+        names = _divide(entries, seed, valid_fraction, test_fraction)
     return group_by_split(entries, lambda utt, entry: names[utt])
 
 
 def _speaker_of(path, relative, speaker):
     """The name of the speaker that the folders of a file say."""
     if speaker == "none":
-        return "unknown"
+        return _UNKNOWN
     folders = path.split(os.sep)[:-1]
     if speaker == "parent":
         return folders[-1]
@@ -116,8 +118,9 @@ def assign(
     """Give each entry its split, by the largest unit there are enough of.
 
     By speaker from 3 speakers on; else by file from 10 files on; else by entry, where
-    parts of one long file come into several splits. ``prepare`` calls it again with
-    the audio that turned out usable, so that broken files do not use up a split.
+    parts of one long file come into several splits. The log says which splits share
+    speakers or files then. ``prepare`` calls it with the audio that turned out usable,
+    so that broken files do not use up a split.
 
     Arguments
     ---------
@@ -142,19 +145,33 @@ def assign(
     >>> sorted(assign(entries).values())
     ['test', 'train', 'valid']
     """
+    names = _divide(entries, seed, valid_fraction, test_fraction)
     speakers = {utt: entry["spk_id"] for utt, entry in entries.items()}
-    if len(set(speakers.values())) >= _MIN_SPEAKERS:
-        unit = speakers
-    else:
+    known = {utt: name for utt, name in speakers.items() if name != _UNKNOWN}
+    if shared := _sharing(names, known):
+        logger.warning(
+            "folder: %s share speakers, %d are needed to keep them apart; give more, "
+            "each in a folder of their own, or where the folders are no speakers "
+            '--corpus_options "{speaker: none}"',
+            shared,
+            _MIN_SPEAKERS,
+        )
+    if _sharing(names, _file_units(entries)):
+        logger.warning(
+            "folder: fewer than %d usable files; parts of the same file are in "
+            "different splits",
+            _MIN_FILES,
+        )
+    return names
+
+
+def _divide(entries, seed, valid_fraction, test_fraction):
+    """The split of each entry."""
+    unit = {utt: entry["spk_id"] for utt, entry in entries.items()}
+    if len(set(unit.values())) < _MIN_SPEAKERS:
         unit = _file_units(entries)
         if len(set(unit.values())) < _MIN_FILES:
             unit = {utt: utt for utt in entries}
-            if len({entry["wav"] for entry in entries.values()}) < len(entries):
-                logger.warning(
-                    "folder: fewer than %d usable files; parts of the same file are in "
-                    "different splits",
-                    _MIN_FILES,
-                )
     needed = 1 + bool(valid_fraction) + bool(test_fraction)
     if len(entries) < needed:
         raise ValueError(
@@ -163,6 +180,15 @@ def assign(
         )
     names = assign_splits(unit.values(), valid_fraction, test_fraction, seed)
     return {utt: names[unit[utt]] for utt in entries}
+
+
+def _sharing(names, units):
+    """The splits that have a unit in common with another one, in words."""
+    splits_of = defaultdict(set)
+    for utt, unit in units.items():
+        splits_of[unit].add(names[utt])
+    shared = set().union(*(found for found in splits_of.values() if len(found) > 1))
+    return " and ".join(name for name in SPLITS if name in shared)
 
 
 def _file_units(entries):

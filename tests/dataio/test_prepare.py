@@ -48,6 +48,28 @@ def test_speakers_are_in_one_split_only(corpus):
     assert set.union(*speakers) == set("abcd") and sum(map(len, speakers)) == 4
 
 
+@pytest.mark.parametrize(
+    ("speakers", "options", "words"),
+    [
+        ("ab", {}, "train and valid and test share"),
+        ("a", {"test_fraction": 0}, "train and valid share"),
+        ("abc", {}, None),
+        ("ab", {"speaker": "none"}, None),
+    ],
+)
+def test_splits_that_share_speakers_are_named_once(
+    speakers, options, words, corpus, caplog
+):
+    for other in set("abcd") - set(speakers):
+        shutil.rmtree(corpus[0] / other)
+    run(corpus, valid_fraction=0.4, **options)
+    found = [record.getMessage() for record in caplog.records]
+    found = [message for message in found if "speakers" in message]
+    assert len(found) == (words is not None)
+    for message in found:
+        assert words in message and '--corpus_options "{speaker: none}"' in message
+
+
 def test_speechbrain_reads_the_manifests(corpus):
     result = run(corpus)
     data_root = {"data_root": str(corpus[0])}
