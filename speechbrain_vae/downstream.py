@@ -10,6 +10,7 @@ from collections import ChainMap
 from pathlib import Path
 
 import speechbrain as sb
+import yaml
 from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.utils.checkpoints import (
     mark_as_loader,
@@ -269,7 +270,8 @@ class SameFeatures:
     @mark_as_loader
     def load(self, path, end_of_epoch):
         """Compare them."""
-        if json.loads(Path(path).read_text()) != self.settings:
+        # As YAML, whose errors a checkpointer takes for damage.
+        if yaml.safe_load(Path(path).read_text()) != self.settings:
             raise ValueError(
                 f"{path} is of other features (the export was replaced): choose "
                 "another --output_folder, or delete that one"

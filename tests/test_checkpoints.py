@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from speechbrain_vae.checkpoints import AtomicCheckpointer, CheckpointError
+from speechbrain_vae.downstream import SameFeatures
 from speechbrain_vae.pretraining import Stopwatch
 
 
@@ -160,6 +161,15 @@ def test_what_is_optional_may_be_missing(run):
     run.checkpointer.add_recoverable("scaler", scaler, optional_load=True)
     with pytest.warns(UserWarning, match="optional"):
         assert run.checkpointer.recover_if_possible() is not None
+
+
+def test_features_that_are_kept_in_a_damaged_file_are_damage(run):
+    features = SameFeatures({"features": "fbank"})
+    run.checkpointer.add_recoverable("same_features", features)
+    run.save(1)
+    cut(run.save(2) / "same_features.ckpt")
+    assert run.checkpointer.recover_if_possible() is not None
+    assert run.model.bias[0] == 1
 
 
 def test_a_run_that_keeps_more_than_its_checkpoints_is_not_begun_anew(run):
