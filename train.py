@@ -22,12 +22,11 @@ from speechbrain_vae.checkpoints import CheckpointError, check_optimizer
 from speechbrain_vae.dataio.sharded import ShardError
 from speechbrain_vae.dataio.training_data import open_data
 from speechbrain_vae.errors import one_line_errors
-from speechbrain_vae.export import FIGURE, read_export, write_export
+from speechbrain_vae.export import FIGURE, write_export
 from speechbrain_vae.lobes.targets import Denoising, Reconstruction
 from speechbrain_vae.metrics import EpochTotals, mean_error
 from speechbrain_vae.model_card import model_card, run_settings
 from speechbrain_vae.nnet.distributed import leave_processes, weight_of_process
-from speechbrain_vae.nnet.ppca import PPCA
 from speechbrain_vae.nnet.recomputation import recompute_activations
 from speechbrain_vae.nonfinite import NamesNonFiniteLoss, NonFiniteLossError
 from speechbrain_vae.pretraining import (
@@ -38,6 +37,7 @@ from speechbrain_vae.pretraining import (
     feature_statistics,
     prepare_corpus,
     seed_step,
+    start,
 )
 from speechbrain_vae.reporting import (
     aggregate_posterior,
@@ -188,7 +188,8 @@ def main(argv):
             for split, part in data.items()
         }
         check_target(hparams["autoencoder"], utterances["train"])
-        start(hparams, utterances["train"])
+        # What a run resumes replaces it.
+        start(hparams["autoencoder"], hparams, utterances["train"])
         if hparams["activation_checkpointing"]:
             recompute_activations(hparams["autoencoder"])
         brain = AutoencoderBrain(
@@ -238,17 +239,6 @@ def check_target(model, train_utterances):
         "no training utterance is so long that any of its frames has a target: lower "
         "shift"
     )
-
-
-def start(hparams, train_utterances):
-    """Initialise a new model; what a run resumes replaces it."""
-    model = hparams["autoencoder"]
-    if hparams["init_from"]:
-        logger.info("Warm start from %s", hparams["init_from"])
-        model.warm_start(read_export(hparams["init_from"]).autoencoder)
-    elif hparams["linear_start"]:
-        logger.info("Linear start: probabilistic PCA of the training set")
-        model.start_linear(PPCA(model.stride, train_utterances))
 
 
 def finish(brain, data, skipped, ended, folder, argv):

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import logging
 import os
 import time
 
@@ -19,6 +20,8 @@ from speechbrain_vae.dataio.prepare import prepare
 from speechbrain_vae.export import read_export
 from speechbrain_vae.nnet.normalisation import mean_and_std
 from speechbrain_vae.nnet.ppca import PPCA
+
+logger = logging.getLogger(__name__)
 
 STEPS_PER_EPOCH = 2**24
 """More steps than any epoch has: seeds of different epochs do not meet."""
@@ -243,13 +246,27 @@ def check_start(hparams):
     model = copy.deepcopy(hparams["autoencoder"])
     if "training_stages" in hparams:
         hparams["training_stages"].check(model, hparams["number_of_epochs"])
+    bins = model.encoder.input_size
+    start(model, hparams, [torch.eye(model.stride * bins).reshape(-1, bins)])
+
+
+def start(model, hparams, train_utterances):
+    """Initialise a new model.
+
+    Arguments
+    ---------
+    model : speechbrain_vae.lobes.autoencoder.Autoencoder
+    hparams : dict
+        With ``init_from`` and ``linear_start``.
+    train_utterances : iterable of torch.Tensor
+        Normalised features [T, F] that a linear start is fitted to.
+    """
     if hparams["init_from"]:
+        logger.info("Warm start from %s", hparams["init_from"])
         model.warm_start(read_export(hparams["init_from"]).autoencoder)
     elif hparams["linear_start"]:
-        bins = model.encoder.input_size
-        model.start_linear(
-            PPCA(model.stride, [torch.eye(model.stride * bins).reshape(-1, bins)])
-        )
+        logger.info("Linear start: probabilistic PCA of the training set")
+        model.start_linear(PPCA(model.stride, train_utterances))
 
 
 def prepare_corpus(hparams, save_folder):

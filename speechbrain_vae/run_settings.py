@@ -25,12 +25,8 @@ from speechbrain_vae.nnet.distributed import is_distributed
 MAY_CHANGE = {
     *("output_folder", "save_folder", "train_log", "errors_file", "feature_cache"),
     *("number_of_epochs", "finetuning_epochs", "patience"),
-    *(
-        "num_workers",
-        "ckpt_interval_minutes",
-        "tensorboard",
-        "activation_checkpointing",
-    ),
+    *("num_workers", "activation_checkpointing"),
+    *("ckpt_interval_minutes", "tensorboard"),
     *("search", "beam_size", "ngram", "blank_penalties", "trials", "num_trials"),
 }
 """Settings that a run may go on with others of: where it is, how long it takes, what it

@@ -28,8 +28,6 @@ logger = logging.getLogger(__name__)
 CHUNK = 256
 """Utterances in one cache file: what an interrupted preparation loses at most."""
 
-FLOAT_BYTES = 4
-
 VERSION = 1
 """Part of the key: changes when the files' format or the features' code does."""
 
@@ -97,13 +95,10 @@ class CachedFeatures:
     def __getitem__(self, utt_id):
         """Features of one utterance, float32, shape [T, F]."""
         key, start, frames, checksum = self.places[utt_id]
-        size = self.computed.features.size
-        data = b""
+        data, frame = b"", self._frame_bytes()
         # A file that is gone is as one that is damaged.
         with contextlib.suppress(OSError):
-            data = self._files.read(
-                self._data(key), frames * size * FLOAT_BYTES, start * size * FLOAT_BYTES
-            )
+            data = self._files.read(self._data(key), frames * frame, start * frame)
         if zlib.crc32(data) != checksum:
             logger.warning(
                 "%s is damaged; the features of %s are computed from its audio. "
@@ -112,7 +107,8 @@ class CachedFeatures:
                 utt_id,
             )
             return self.computed[utt_id]
-        return torch.from_numpy(np.frombuffer(data, np.float32).copy()).view(-1, size)
+        flat = np.frombuffer(data, np.float32).copy()
+        return torch.from_numpy(flat).view(frames, self.computed.features.size)
 
     def __len__(self):
         return len(self.places)
@@ -120,6 +116,9 @@ class CachedFeatures:
     def frames(self, utt_id):
         """Number of frames of one utterance, from the index alone."""
         return self.places[utt_id][2]
+
+    def _frame_bytes(self):
+        return self.computed.features.size * np.dtype(np.float32).itemsize
 
     def _data(self, key):
         return self.folder / f"{key}.f32"
@@ -146,7 +145,7 @@ class CachedFeatures:
             size = self._data(key).stat().st_size
         except (FileNotFoundError, ValueError):
             return False
-        if size != frames * self.computed.features.size * FLOAT_BYTES:
+        if size != frames * self._frame_bytes():
             return False
         self._take_up(key, index)
         return True

@@ -153,16 +153,14 @@ def prepare(
     {'train': 1, 'valid': 1, 'test': 1}
     """
     save_folder = Path(os.path.abspath(os.path.expanduser(save_folder)))
-    splits, arguments = _plan(
-        corpus,
-        data_folder,
-        save_folder,
-        seed,
-        sample_rate,
-        min_seconds,
-        max_seconds,
-        options,
-    )
+    settings = {
+        "corpus": corpus,
+        "seed": seed,
+        "sample_rate": sample_rate,
+        "min_seconds": min_seconds,
+        "max_seconds": max_seconds,
+    }
+    splits, arguments = _plan(data_folder, save_folder, options, settings)
     stamp_path = save_folder / _STAMP
     done, why = _read_stamp(stamp_path, arguments, save_folder)
     if done is not None:
@@ -238,34 +236,24 @@ def what_changed(corpus, data_folder, save_folder, **arguments) -> str | None:
         corpus, data_folder, save_folder, **arguments
     )
     call.apply_defaults()
-    wanted = dict(call.arguments)
-    del wanted["workers"]
-    return _difference(stamp, _plan(**wanted)[1]) if isinstance(stamp, dict) else None
+    settings = dict(call.arguments)
+    folders = settings.pop("data_folder"), settings.pop("save_folder")
+    options = settings.pop("options")
+    del settings["workers"]
+    _, arguments = _plan(*folders, options, settings)
+    return _difference(stamp, arguments) if isinstance(stamp, dict) else None
 
 
-def _plan(
-    corpus,
-    data_folder,
-    save_folder,
-    seed,
-    sample_rate,
-    min_seconds,
-    max_seconds,
-    options,
-):
+def _plan(data_folder, save_folder, options, settings):
     """The entries of each split before their audio is seen, and what decides them."""
-    module = _corpus_module(corpus)
-    _check_arguments(module, corpus, options, sample_rate, min_seconds, max_seconds)
+    module = _corpus_module(settings["corpus"])
+    _check_arguments(module, options, settings)
     save_folder.mkdir(parents=True, exist_ok=True)
-    splits = module.splits(data_folder, seed=seed, **options)
+    splits = module.splits(data_folder, seed=settings["seed"], **options)
     return splits, {
         "format": _FORMAT,
-        "corpus": corpus,
+        **settings,
         "data_root": os.path.abspath(os.path.expanduser(data_folder or save_folder)),
-        "seed": seed,
-        "sample_rate": sample_rate,
-        "min_seconds": min_seconds,
-        "max_seconds": max_seconds,
         "options": json.loads(json.dumps(options, default=str)),
         "files": _digest(splits),
     }
@@ -282,28 +270,30 @@ def _corpus_module(corpus):
     return importlib.import_module(f".{corpus}", __package__)
 
 
-def _check_arguments(module, corpus, options, sample_rate, min_seconds, max_seconds):
+def _check_arguments(module, options, settings):
     known = {
         name: parameter.default
         for name, parameter in inspect.signature(module.splits).parameters.items()
         if name not in ("data_folder", "seed")
     }
-    lengths = {"min_seconds": min_seconds, "max_seconds": max_seconds}
+    lengths = {name: settings[name] for name in ("min_seconds", "max_seconds")}
     for name, value in options.items():
         if name not in known:
             raise ValueError(
-                f"the corpus {corpus} has no option {name!r}; its options: "
+                f"the corpus {settings['corpus']} has no option {name!r}; its options: "
                 f"{', '.join([*known, *lengths])}"
             )
         check_kind(name, value, known[name])
     for name, value in lengths.items():
         check_kind(name, value, default=1.0)
+    sample_rate = settings["sample_rate"]
     if not isinstance(sample_rate, int) or sample_rate <= 0:
         raise ValueError(f"sample_rate is a whole number of Hz, got {sample_rate!r}")
-    if not 0 <= min_seconds < max_seconds:
+    least, most = lengths.values()
+    if not 0 <= least < most:
         raise ValueError(
             "min_seconds must be at least 0 and less than max_seconds, got "
-            f"{min_seconds} and {max_seconds}"
+            f"{least} and {most}"
         )
 
 
