@@ -146,6 +146,17 @@ def other_settings(lab):
     lab.row("other settings in the folder of a run", "refused", error, kept)
 
 
+def new_recording(lab):
+    """A recording more in the corpus of a run that is under way."""
+    lab.copy("grown")
+    path = lab.corpus / "s0" / "more.wav"
+    write(path, soundfile.read(lab.corpus / "s0" / "0.wav")[0])
+    error = lab.train("grown")
+    path.unlink()
+    happened = "a recording more in the corpus of a run"
+    lab.again("grown", happened, error, "refused; taken away and ")
+
+
 def cut_cache(lab):
     """Cut what the feature cache says of its files, and then the files."""
     for kind in ("json", "f32"):
@@ -372,7 +383,14 @@ def main(number, output):
         kills(lab, number)
         for fault in (
             *(damaged_checkpoints, full_disk, read_only, two_runs),
-            *(other_settings, cut_cache, broken_numbers, models, download),
+            *(
+                other_settings,
+                new_recording,
+                cut_cache,
+                broken_numbers,
+                models,
+                download,
+            ),
         ):
             fault(lab)
         extractions(lab, number)

@@ -20,6 +20,7 @@ from speechbrain_vae.dataio.prepare import prepare
 from speechbrain_vae.export import read_export
 from speechbrain_vae.nnet.normalisation import mean_and_std
 from speechbrain_vae.nnet.ppca import PPCA
+from speechbrain_vae.run_settings import has_checkpoints
 
 logger = logging.getLogger(__name__)
 
@@ -275,8 +276,8 @@ def prepare_corpus(hparams, save_folder):
     Arguments
     ---------
     hparams : dict
-        With ``corpus``, ``data_folder``, ``corpus_options``, ``sample_rate``
-        and ``seed``. Without a data folder the corpus is synthetic
+        With ``corpus``, ``data_folder``, ``corpus_options``, ``sample_rate``, ``seed``
+        and ``output_folder``. Without a data folder the corpus is synthetic
         speech, made under ``results/``; without a corpus it is any folder of audio.
     save_folder : str or Path
         Where the manifests go.
@@ -289,7 +290,7 @@ def prepare_corpus(hparams, save_folder):
     ------
     ValueError
         As ``prepare``; or no data folder, an option that a run sets itself, or any for
-        shards.
+        shards. Another corpus than the one that checkpoints of the run are trained on.
     """
     corpus, data_folder = hparams["corpus"], hparams["data_folder"]
     if data_folder is None:
@@ -314,6 +315,7 @@ def prepare_corpus(hparams, save_folder):
         "seed": hparams["seed"],
         "workers": max(1, os.cpu_count() or 1),
         "sample_rate": hparams["sample_rate"],
+        "keep": has_checkpoints(hparams["output_folder"]),
     }
     if taken := settings.keys() & options.keys():
         raise ValueError(

@@ -294,6 +294,19 @@ def check_purpose(hparams, key, hparams_file):
         raise ValueError(f"{hparams_file} has no {key}: it is for another train.py")
 
 
+def has_checkpoints(folder):
+    """Whether a run has been trained in an ``output_folder``.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> (folder / "save" / "CKPT+1").mkdir(parents=True)
+    >>> has_checkpoints(folder), has_checkpoints(folder / "other")
+    (True, False)
+    """
+    return any(Path(folder).glob("save/CKPT+*"))
+
+
 def refuse_other_settings(hparams):
     """Refuse to go on from the checkpoints of another experiment.
 
@@ -322,7 +335,7 @@ def refuse_other_settings(hparams):
     """
     folder = Path(hparams["output_folder"])
     written = folder / "hyperparams.yaml"
-    if not (written.is_file() and any(folder.glob("save/CKPT+*"))):
+    if not (written.is_file() and has_checkpoints(folder)):
         return
     earlier = _values(ruamel.yaml.YAML().load(written.read_text(encoding="utf-8")))
     now = _values(hparams)

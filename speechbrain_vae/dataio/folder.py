@@ -4,7 +4,6 @@ Layout: any tree of WAV, FLAC, Ogg, Opus and MP3 files, e.g. ``ann/01.wav``.
 """
 
 import logging
-import os
 from collections import defaultdict
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from .manifests import (
 logger = logging.getLogger(__name__)
 
 SPEAKERS = ("parent", "grandparent", "none")
-_UNKNOWN = "unknown"
+_UNKNOWN, _TOP = "unknown", "."
 _MIN_SPEAKERS = 3
 _MIN_FILES = 10
 
@@ -44,7 +43,8 @@ def splits(
     seed : int
         Seed of the division.
     speaker : str
-        ``"parent"``: the name of the folder a file lies in is its speaker.
+        ``"parent"``: the name of the folder a file lies in is its speaker; that of
+        files in ``data_folder`` itself is ``"."``.
         ``"grandparent"``: that of the folder around it, as in SPEAKER/BOOK/FILE.
         ``"none"``: the speakers are not known; ``spk_id`` is ``"unknown"``.
     valid_fraction, test_fraction : float
@@ -82,7 +82,7 @@ def splits(
     for path, relative in files:
         entries[ids[relative]] = {
             "wav": path,
-            "spk_id": _speaker_of(path, relative, speaker),
+            "spk_id": _speaker_of(relative, speaker),
         }
     if len(files) < len(SPLITS):
         # One long file is enough in the end, but only its decoding can tell.
@@ -92,14 +92,17 @@ def splits(
     return group_by_split(entries, lambda utt, entry: names[utt])
 
 
-def _speaker_of(path, relative, speaker):
-    """The name of the speaker that the folders of a file say."""
+def _speaker_of(relative, speaker):
+    """The name of the speaker that the folders of a file say.
+
+    That of the data folder itself says nothing: it would decide how all are divided.
+    """
     if speaker == "none":
         return _UNKNOWN
-    folders = path.split(os.sep)[:-1]
+    folders = [_TOP, *relative.split("/")[:-1]]
     if speaker == "parent":
         return folders[-1]
-    if relative.count("/") < 2:
+    if len(folders) < 3:
         raise ValueError(
             f"folder: speaker: grandparent needs SPEAKER/FOLDER/FILE below the data "
             f"folder, found {printable(relative)}; give a folder above, or another "

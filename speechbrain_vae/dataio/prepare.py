@@ -89,6 +89,7 @@ def prepare(
     sample_rate: int = 16000,
     min_seconds: float = 0.1,
     max_seconds: float = 30.0,
+    keep: bool = False,
     **options,
 ) -> Preparation:
     """Write ``train.json``, ``valid.json`` and ``test.json`` for a corpus.
@@ -126,6 +127,9 @@ def prepare(
         Shorter audio is left out.
     max_seconds : float
         Length of the longest entry without a transcript.
+    keep : bool
+        Whether manifests that are there already must stay as they are, since models
+        have been trained on them.
     **options
         Options of the corpus, see ``splits`` of its module.
 
@@ -138,7 +142,7 @@ def prepare(
     ------
     ValueError, FileNotFoundError
         In one line: an unknown corpus or option, a folder of another layout, a split
-        with nothing usable in it.
+        with nothing usable in it, other entries than those to keep.
 
     Example
     -------
@@ -167,7 +171,6 @@ def prepare(
         logger.info("%s is prepared in %s", corpus, printable(save_folder))
         return done
     logger.info("Preparing %s in %s: %s", corpus, printable(save_folder), why)
-    stamp_path.unlink(missing_ok=True)
 
     jobs = _jobs(splits, save_folder, sample_rate, min_seconds, max_seconds)
     progress = partial(tqdm, total=len(jobs), desc=f"Checking {corpus}", unit="file")
@@ -179,14 +182,18 @@ def prepare(
     if hasattr(module, "assign"):
         entries = _reassign(module, entries, seed, options)
     _report(corpus, entries, skipped)
+    _same_keys(entries)
+    data_root = arguments["data_root"]
+    manifests = {name: _relative(entries[name], data_root) for name in SPLITS}
+    if keep:
+        _refuse_changed(manifests, save_folder)
+    stamp_path.unlink(missing_ok=True)
     write_json(save_folder / "skipped.json", {"skipped": skipped})
     _refuse_empty(corpus, options, entries, skipped, save_folder)
-    _same_keys(entries)
 
-    data_root = arguments["data_root"]
     result = _summary(entries, skipped, save_folder, data_root)
-    for name in SPLITS:
-        write_json(save_folder / f"{name}.json", _relative(entries[name], data_root))
+    for name, manifest in manifests.items():
+        write_json(save_folder / f"{name}.json", manifest)
     outputs = {name: _file_digest(path) for name, path in result.manifests.items()}
     converted = sorted(
         {
@@ -239,7 +246,7 @@ def what_changed(corpus, data_folder, save_folder, **arguments) -> str | None:
     settings = dict(call.arguments)
     folders = settings.pop("data_folder"), settings.pop("save_folder")
     options = settings.pop("options")
-    del settings["workers"]
+    del settings["workers"], settings["keep"]
     _, arguments = _plan(*folders, options, settings)
     return _difference(stamp, arguments) if isinstance(stamp, dict) else None
 
@@ -442,6 +449,54 @@ def _refuse_empty(corpus, options, entries, skipped, save_folder):
             )
             + f" (see {printable(save_folder / 'skipped.json')})"
         )
+
+
+def _refuse_changed(manifests, save_folder):
+    """Refuse other entries than those of the manifests that are there, and whole."""
+    before = _whole_manifests(save_folder)
+    now = json.loads(json.dumps({name: manifests[name] for name in before}))
+    before, now = _by_id(before), _by_id(now)
+    for utt in sorted(before.keys() | now.keys()):
+        (old, entry), (new, other) = (part.get(utt, ("", {})) for part in (before, now))
+        if (old, entry) == (new, other):
+            continue
+        if not old:
+            what = "is new"
+        elif not new:
+            what = "is missing"
+        elif old != new:
+            what = f"of the {old} set would be in the {new} set"
+        else:
+            what = "is another recording, or has other labels"
+        raise ValueError(
+            f"the corpus has changed since {printable(save_folder.parent)} was trained "
+            f"on it: {printable(utt)} {what}; make it what it was, or choose another "
+            "--output_folder"
+        )
+
+
+def _whole_manifests(save_folder):
+    """The manifests that are as a finished preparation left them."""
+    try:
+        text = (save_folder / _STAMP).read_text(encoding="utf-8")
+        digests = json.loads(text)["outputs"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    paths = {name: save_folder / f"{name}.json" for name in SPLITS}
+    return {
+        name: json.loads(path.read_text(encoding="utf-8"))
+        for name, path in paths.items()
+        if path.is_file() and _file_digest(path) == digests.get(name)
+    }
+
+
+def _by_id(manifests):
+    """Split and entry of each ID; where its audio lies may be another place."""
+    return {
+        utt: (name, {key: entry[key] for key in entry.keys() - {"wav"}})
+        for name, manifest in manifests.items()
+        for utt, entry in manifest.items()
+    }
 
 
 def _same_keys(entries):

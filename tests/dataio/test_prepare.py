@@ -141,6 +141,64 @@ def test_other_arguments_prepare_anew(corpus, change):
     assert not run(corpus, **change).reused
 
 
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def spoil_duration(data, save):
+    signal, rate = soundfile.read(data / "a" / "0.wav")
+    soundfile.write(data / "a" / "0.wav", signal[:-800], rate)
+
+
+def spoil_speakers(data, save):
+    for speaker in "efghij":
+        shutil.copytree(data / "a", data / speaker)
+    shutil.rmtree(data / "d")
+
+
+@pytest.mark.parametrize(
+    "spoil, what",
+    [
+        (spoil_new, "a-9 is new"),
+        (lambda data, save: (data / "c" / "2.wav").unlink(), "c-2 is missing"),
+        (lambda data, save: (data / "c" / "2.wav").write_bytes(b""), "c-2 is missing"),
+        (spoil_duration, "a-0 is another recording, or has other labels"),
+        (spoil_speakers, r"\w-0 of the \w+ set would be in the \w+ set"),
+    ],
+)
+def test_a_corpus_that_is_trained_on_must_stay(corpus, spoil, what):
+    run(corpus)
+    shutil.copytree(corpus[0], corpus[0].parent / "copy")
+    before = contents(corpus[1])
+    spoil(*corpus)
+    with pytest.raises(ValueError, match=f"{what}; make it what it was, or choose"):
+        run(corpus, keep=True)
+    assert contents(corpus[1]) == before
+    shutil.rmtree(corpus[0])
+    shutil.copytree(corpus[0].parent / "copy", corpus[0], copy_function=shutil.copy)
+    assert not run(corpus, keep=True).reused
+    assert contents(corpus[1]).keys() == before.keys()
+    assert run(corpus).reused
+
+
+@pytest.mark.parametrize("spoil", [spoil_manifest, spoil_converted, spoil_stamp])
+def test_what_a_training_needs_is_made_again(corpus, recording, spoil):
+    recording(corpus[0] / "b" / "7.wav", rate=8000)
+    first = everything(run(corpus))
+    spoil(*corpus)
+    assert not run(corpus, keep=True).reused
+    assert everything(run(corpus, keep=True)) == first
+
+
+def test_a_corpus_that_is_trained_on_may_be_moved(corpus, recording):
+    for index in range(3):
+        recording(corpus[0] / f"{index}.wav", seed=index)
+    entries = run(corpus).entries
+    moved = shutil.move(corpus[0], corpus[0].parent / "moved")
+    result = run((moved, corpus[1]), keep=True)
+    assert not result.reused and result.entries == entries
+
+
 def test_an_interruption_leaves_nothing_wrong(corpus, recording, monkeypatch):
     for index in range(3):
         recording(corpus[0] / "b" / f"r{index}.wav", rate=8000, seed=index)
