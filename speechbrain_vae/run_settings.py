@@ -295,16 +295,17 @@ def check_purpose(hparams, key, hparams_file):
 
 
 def has_checkpoints(folder):
-    """Whether a run has been trained in an ``output_folder``.
+    """Whether a run has been trained in an ``output_folder``, or one of its parts.
 
     Example
     -------
     >>> folder = getfixture("tmp_path")
-    >>> (folder / "save" / "CKPT+1").mkdir(parents=True)
-    >>> has_checkpoints(folder), has_checkpoints(folder / "other")
-    (True, False)
+    >>> (folder / "fold0" / "save" / "CKPT+1").mkdir(parents=True)
+    >>> [has_checkpoints(folder / name) for name in ("", "fold0", "fold1")]
+    [True, True, False]
     """
-    return any(Path(folder).glob("save/CKPT+*"))
+    places = ("save/CKPT+*", "*/save/CKPT+*")
+    return any(any(Path(folder).glob(place)) for place in places)
 
 
 def refuse_other_settings(hparams):

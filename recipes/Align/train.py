@@ -92,9 +92,9 @@ class Aligner:
         self.argv = argv
         self.hparams, _ = open_experiment(argv)
         self.folder = Path(self.hparams["output_folder"])
-        entries = open_corpus(self.hparams)
         path = self.hparams["lexicon"]
         lexicon = read_lexicon(path) if path else None
+        entries = open_corpus(self.hparams)
         self.phones, self.entries = {}, {}
         for split, part in entries.items():
             self.phones[split] = phones_of(part, lexicon)

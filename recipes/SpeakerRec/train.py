@@ -170,17 +170,22 @@ def run(hparams, run_opts, entries, test=True):
         ``test``, and ``unheard_accuracy``, that on the speakers of the corpus's test
         split; of verification, ``test.EER`` in percent and ``test.minDCF``.
     """
+    task = identify if hparams["task"] == "identification" else verify
+    return task(hparams, run_opts, entries, test)
+
+
+def check_choices(hparams):
+    """Refuse a task or a split that there is none of."""
     for key, known in (("task", TASKS), ("split", SPLITS)):
         if hparams[key] not in known:
             raise ValueError(f"{key} is one of {', '.join(known)}, got {hparams[key]}")
-    task = identify if hparams["task"] == "identification" else verify
-    return task(hparams, run_opts, entries, test)
 
 
 def main(argv):
     """Prepare, train and test."""
     with one_line_errors():
         hparams, run_opts = open_experiment(argv)
+        check_choices(hparams)
         run(hparams, run_opts, open_corpus(hparams, "spk_id"))
 
 
