@@ -6,6 +6,7 @@
 
 import argparse
 import logging
+import os
 import sys
 
 from speechbrain_vae.errors import one_line_errors
@@ -32,7 +33,9 @@ def main(argv=None):
             help="let the export name any class; it then runs with your rights",
         )
     extract.add_argument("folder", help="tree of WAV, FLAC, Ogg, Opus and MP3 files")
-    extract.add_argument("--out", required=True, help="folder to write to")
+    extract.add_argument(
+        "--out", required=True, type=os.path.expanduser, help="folder to write to"
+    )
     extract.add_argument(
         "--format", default="npy", choices=["npy", "hdf5", "kaldi", "tokens"]
     )

@@ -396,6 +396,14 @@ def test_features_written_into_the_corpus_are_no_recordings(
     assert len(manifest) == 5
 
 
+def test_the_home_folder_is_known_after_an_equals_sign(
+    corpus, tiny_export, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    main(["extract", str(tiny_export), str(corpus), "--out=~/features"])
+    assert stored("npy", tmp_path / "features")
+
+
 @pytest.mark.parametrize("out", [".", "ann", "features"])
 def test_nothing_is_written_among_other_files(out, corpus, tiny_export, monkeypatch):
     monkeypatch.chdir(corpus)

@@ -433,9 +433,10 @@ def main(argv=None):
         prog="python -m speechbrain_vae.dataio.shard",
         description="Write a corpus as tar shards for train.py --corpus shards.",
     )
+    home = os.path.expanduser  # a shell leaves --out=~/shards as it is
     parser.add_argument("--corpus", default="folder")
     parser.add_argument("--data_folder", help="folder of the corpus")
-    parser.add_argument("--out", help="folder to write to")
+    parser.add_argument("--out", type=home, help="folder to write to")
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--shard_size", default="500MB", help="500MB by default")
     size.add_argument("--utterances", type=int, help="of a shard, instead of a size")
@@ -443,7 +444,8 @@ def main(argv=None):
     parser.add_argument("--sample_rate", type=int, default=16000)
     parser.add_argument("--seed", type=int, default=1234, help="of the splits")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--verify", metavar="F", help="check the shards in F, no more")
+    what = "check the shards in F, no more"
+    parser.add_argument("--verify", metavar="F", type=home, help=what)
     args = parser.parse_args(argv)
     if not args.verify and not (args.data_folder and args.out):
         parser.error("give --data_folder and --out, or --verify")

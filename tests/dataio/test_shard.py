@@ -265,6 +265,13 @@ def test_no_options_of_the_corpus_are_none(corpus, tmp_path):
     assert verify(out) > 0
 
 
+def test_the_home_folder_is_known_after_an_equals_sign(corpus, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    main(["--data_folder", str(corpus), "--out=~/mine", "--workers", "1"])
+    assert verify(tmp_path / "mine") > 0
+    main(["--verify=~/mine"])
+
+
 def test_shards_of_another_rate_are_refused(shards):
     with pytest.raises(ShardError, match="written at 16000 Hz, .* --sample_rate 8000"):
         ShardedUtterances(shards, "train", LogMel(sample_rate=8000))
