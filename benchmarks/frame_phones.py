@@ -4,6 +4,32 @@ import copy
 
 import torch
 
+from speechbrain_vae.analysis.phones import ARPABET, SILENCE, fold_timit, plain
+
+
+def phone_classes(entries):
+    """The number of each phone; those of TIMIT are folded (Lee and Hon 1989).
+
+    Arguments
+    ---------
+    entries : dict of str to dict
+        Entries of each split, with ``phone_times``.
+
+    Returns
+    -------
+    dict of str to int
+        -1 for a phone that no training utterance has, or that folding leaves out.
+    """
+    phones = {
+        split: {p for entry in part.values() for *_, p in entry["phone_times"]}
+        for split, part in entries.items()
+    }
+    known = {plain(p) for p in phones["train"]} <= {*ARPABET, SILENCE}
+    fold = plain if known else fold_timit
+    names = sorted({name for name in map(fold, phones["train"]) if name is not None})
+    every = set().union(*phones.values())
+    return {p: names.index(fold(p)) if fold(p) in names else -1 for p in every}
+
 
 def frame_labels(times, frames, frame_shift, first_frame, classes):
     """The phone at the centre of every frame, -1 where there is none.
@@ -17,14 +43,16 @@ def frame_labels(times, frames, frame_shift, first_frame, classes):
     frame_shift, first_frame : float
         Of the frames' centres, in seconds.
     classes : dict
-        Number of each phone.
+        Of :func:`phone_classes`.
 
     Returns
     -------
     torch.Tensor
-        Long, shape [T].
+        Long, shape [T]; -1 where there is no phone.
     """
-    centres = first_frame + frame_shift * torch.arange(frames)
+    centres = first_frame + frame_shift * torch.arange(frames, dtype=torch.float64)
+    # Times are decimal fractions; a centre on a border is of the phone that begins.
+    centres += 1e-6
     labels = torch.full((frames,), -1)
     for start, end, phone in times:
         labels[(centres >= start) & (centres < end)] = classes[phone]

@@ -60,7 +60,8 @@ def parse_arguments(argv):
 
 def results(feature, task, setup, arguments):
     """File of the results of a task on a feature."""
-    return setup.folder(feature) / f"{task}-{arguments.budget}.json"
+    seeds = ".".join(map(str, arguments.seeds))
+    return setup.folder(feature) / f"{task}-{arguments.budget}-{seeds}.json"
 
 
 def measure(task, feature, setup, arguments):
@@ -76,7 +77,8 @@ def measure(task, feature, setup, arguments):
         contextlib.redirect_stderr(out),
     ):
         run = Kept(
-            tasks.TASKS[task](setup, feature, arguments.budget), path.with_suffix("")
+            tasks.TASKS[task](setup, feature, arguments.budget),
+            path.with_name(f"{task}-{arguments.budget}"),
         )
         result = sweep(run, arguments) | run.seconds()
     path.write_text(json.dumps(result, indent=1) + "\n")

@@ -2,13 +2,14 @@
 
 import hashlib
 import json
+import os
 import shutil
 import statistics
 from functools import cached_property, partial
 from pathlib import Path
 
 import torch
-from frame_phones import FrameProbe, frames_and_labels
+from frame_phones import FrameProbe, frames_and_labels, phone_classes
 from hyperpyyaml import load_hyperpyyaml
 from loading import load_recipe
 from pca_export import write_pca_export
@@ -69,8 +70,10 @@ class Setup:
 
     def folder(self, feature):
         """Where results on a feature are kept."""
-        settings = json.dumps(self.front_end(feature).settings)
-        digest = hashlib.sha256(settings.encode()).hexdigest()[:12]
+        folders = self.arguments.data_folder, self.arguments.digits_folder
+        paths = [folder and os.path.abspath(folder) for folder in folders]
+        settings = [self.front_end(feature).settings, self.arguments.corpus, *paths]
+        digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:12]
         return self.runs / f"{self.name(feature).replace('/', '-')}-{digest}"
 
     def front_end(self, feature):
@@ -120,11 +123,6 @@ class Setup:
         front_end, part = self.front_end(feature), self.entries[split]
         return open_features(part, front_end, self.runs / "cache")
 
-    def first_frame(self, feature):
-        """Time of the centre of the first frame, in seconds."""
-        # A frame of stride s stands for s frames of 10 ms; the first is at zero.
-        return (self.front_end(feature).frame_shift - 0.01) / 2
-
 
 class Frames:
     """Phone accuracy of a linear probe of single frames, in percent."""
@@ -133,11 +131,10 @@ class Frames:
 
     def __init__(self, setup, feature, budget):
         self.epochs = {"small": 3, "full": 8}[budget]
-        self.adapter = FeatureAdapter(setup.front_end(feature))
-        times = (e["phone_times"] for e in setup.entries["train"].values())
-        phones = sorted({phone for one in times for _, _, phone in one})
-        self.classes = {phone: number for number, phone in enumerate(phones)}
-        place = (setup.front_end(feature).frame_shift, setup.first_frame(feature))
+        front_end = setup.front_end(feature)
+        self.adapter = FeatureAdapter(front_end)
+        self.classes = phone_classes(setup.entries)
+        place = front_end.frame_shift, front_end.first_frame
         self.data = {}
         for split, part in setup.entries.items():
             feats = setup.features(feature, split)
@@ -146,7 +143,7 @@ class Frames:
 
     def __call__(self, rate, seed):
         torch.manual_seed(seed)
-        probe = FrameProbe(self.adapter, len(self.classes))
+        probe = FrameProbe(self.adapter, 1 + max(self.classes.values()))
         probe.fit(self.data["train"], rate, self.epochs, seed)
         return {
             "valid": 100 - probe.accuracy(self.data["valid"]),
@@ -195,7 +192,7 @@ class ABX:
             {utt: self.adapt(feats[utt], rate) for utt in entries},
             items,
             self.front_end.frame_shift,
-            self.setup.first_frame(self.feature),
+            self.front_end.first_frame,
             seed=seed,
         )
 

@@ -80,8 +80,7 @@ def score(front_end, entries, choice, arguments):
     search = WordSearch(
         {utt: cached[utt] for utt in entries},
         front_end.frame_shift,
-        # A frame of stride s stands for s frames of 10 ms; the first is at zero.
-        (front_end.frame_shift - 0.01) / 2,
+        front_end.first_frame,
         *choice,
         speakers={utt: entry["spk_id"] for utt, entry in entries.items()},
     )

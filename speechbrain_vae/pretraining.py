@@ -199,11 +199,15 @@ class NormalisedFeatures:
         self.ids = list(ids)
         self.features = features
 
+    def __len__(self):
+        return len(self.ids)
+
+    def __getitem__(self, place):
+        feats = self.feats[self.ids[place]].unsqueeze(0)
+        return self.features.normalise(feats.to(self.features.mean.device))[0].cpu()
+
     def __iter__(self):
-        device = self.features.mean.device
-        for utt_id in self.ids:
-            feats = self.feats[utt_id].unsqueeze(0).to(device)
-            yield self.features.normalise(feats)[0].cpu()
+        return (self[place] for place in range(len(self)))
 
 
 def feature_statistics(feats, ids):

@@ -68,10 +68,10 @@ def aggregate_posterior(autoencoder, utterances, limit: int = 2000) -> dict:
     ---------
     autoencoder : speechbrain_vae.lobes.autoencoder.Autoencoder
         With a bottleneck that can sample from a prior.
-    utterances : iterable of torch.Tensor
+    utterances : sequence of torch.Tensor
         Normalised features, each [T, F].
     limit : int
-        Latent frames to compare.
+        Latent frames to compare, drawn from as many utterances at most.
 
     Returns
     -------
@@ -80,13 +80,14 @@ def aggregate_posterior(autoencoder, utterances, limit: int = 2000) -> dict:
         ``aggregate_mmd_of_prior``, that of two samples of the prior: its noise.
     """
     device = next(autoencoder.parameters()).device
-    found, frames = [], 0
-    for feats in utterances:
-        found.append(autoencoder.encode(feats.unsqueeze(0).to(device))[0].latent[0])
-        frames += len(found[-1])
-        if frames >= limit:
-            break
-    latents = torch.cat(found)[:limit]
+    draw = torch.Generator().manual_seed(0)
+    found = []
+    for place in torch.randperm(len(utterances), generator=draw)[:limit].tolist():
+        feats = utterances[place].unsqueeze(0).to(device)
+        found.append(autoencoder.encode(feats)[0].latent[0].cpu())
+    latents = torch.cat(found)
+    chosen = torch.randperm(len(latents), generator=draw)[:limit]
+    latents = latents[chosen].to(device)
     prior = [autoencoder.bottleneck.sample(1, len(latents))[0] for _ in range(2)]
     return {
         "aggregate_mmd": mmd(latents, prior[0]),

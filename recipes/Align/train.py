@@ -240,8 +240,9 @@ class Aligner:
         for split, part in self.entries.items():
             known = {u: e["phone_times"] for u, e in part.items() if "phone_times" in e}
             if known.keys() & times.keys():
-                found[split] = differences(times, known)
-                logger.info("%s, %s: %s", name, split, found[split])
+                if apart := differences(times, known):
+                    found[split] = apart
+                logger.info("%s, %s: %s", name, split, apart or "no equal phones")
         return found
 
     def times(self, spans):

@@ -22,6 +22,7 @@ from speechbrain_vae.analysis.context import (
     open_entries,
 )
 from speechbrain_vae.analysis.discrimination import CONTEXT, open_items
+from speechbrain_vae.analysis.phones import UnknownPhoneError
 from speechbrain_vae.analysis.report import Section, write_report
 from speechbrain_vae.dataio.prepare import CORPORA
 from speechbrain_vae.errors import one_line_errors
@@ -125,7 +126,7 @@ def analyse(context, names=SECTIONS, **abx):
             module = importlib.import_module(f"speechbrain_vae.analysis.{name}")
             options = abx if name == "discrimination" else {}
             sections.append(module.section(context, **options))
-        except NotApplicable as error:
+        except (NotApplicable, UnknownPhoneError) as error:
             missing[name] = str(error)
         except ModuleNotFoundError as error:
             missing[name] = f'{error}: pip install "speechbrain-vae[analysis]"'

@@ -5,7 +5,7 @@ from scipy.stats import spearmanr
 
 from speechbrain_vae.nnet.quantisers.curve import project, untangle
 from speechbrain_vae.nnet.quantisers.kmeans import kmeans
-from speechbrain_vae.nnet.quantisers.space_filling import mean_jump
+from speechbrain_vae.nnet.quantisers.space_filling import random_jump
 
 SAMPLE = 20000
 """Frames that the k-means opponent is fitted to, at most."""
@@ -178,14 +178,15 @@ def order_of(
     True
     """
     x, indices = torch.cat(frames), torch.cat(sequences)
+    jump = index_jump(sequences, len(codes))
     crossed = crossings(principal_plane(codes)[0])
     return {
         "neighbour_ratio": neighbour_ratio(codes),
         "spearman": order_correlation(codes),
         "crossings": crossed,
         "crossings_per_segment": crossed / max(len(codes) - 1, 1),
-        "index_jump": index_jump(sequences, len(codes)),
-        "relative_jump": float(mean_jump(indices)),
+        "index_jump": jump,
+        "relative_jump": jump * len(codes) / max(float(random_jump(indices)), 1e-12),
         "distortion": float((x - codes[indices]).square().sum(1).mean()),
         "curve_distortion": float((x - project(x, codes)[2]).square().sum(1).mean()),
     }

@@ -13,6 +13,7 @@ from .code_statistics import (
     shuffled_nmi,
     similar_pairs_test,
 )
+from .context import NotApplicable
 from .phones import PHONE_GROUPS, SILENCE, phone_group
 from .report import Section, Table
 
@@ -51,6 +52,8 @@ def section(context) -> Section:
     counted = {}
     for model in models:
         names, counts = counts_of(model)
+        if not counts[_spoken(names)].any():
+            raise NotApplicable("no frame lies in a phone")
         counted[model.name] = names, counts
         numbers[model.name] = result = measure(names, counts)
         for label, key in (("all frames", "all"), ("speech alone", "speech")):

@@ -280,14 +280,15 @@ def differences(times, reference) -> dict:
     Arguments
     ---------
     times, reference : dict of str to list
-        ``[start, end, phone]`` of each utterance, in seconds. Utterances that are not
-        in both, or whose phones differ, are left out.
+        ``[start, end, phone]`` of each utterance, in seconds; silences do not count.
+        Utterances that are not in both, or whose phones differ, are left out.
 
     Returns
     -------
     dict
         Over the starts and ends of all phones: ``mean_ms``, ``median_ms``, and
-        ``within_20ms`` and ``within_50ms`` in percent; ``utterances`` compared.
+        ``within_20ms`` and ``within_50ms`` in percent; ``utterances`` compared. Empty
+        where there are none.
 
     Example
     -------
@@ -297,14 +298,17 @@ def differences(times, reference) -> dict:
     """
     apart, utterances = [], 0
     for utt in times.keys() & reference.keys():
-        ours, theirs = times[utt], reference[utt]
+        ours, theirs = (
+            [row for row in alignment[utt] if row[2].upper() not in _SILENT]
+            for alignment in (times, reference)
+        )
         if [plain(p) for *_, p in ours] != [plain(p) for *_, p in theirs]:
             continue
         utterances += 1
         pairs = zip(ours, theirs, strict=True)
         apart += [abs(a[k] - b[k]) for a, b in pairs for k in (0, 1)]
     if not apart:
-        raise ValueError("the alignments have no utterance with equal phones in common")
+        return {}
     ms = 1000 * np.array(apart)
     return {
         "mean_ms": float(ms.mean().round(2)),

@@ -70,6 +70,7 @@ def items_from_alignment(phone_times, speakers, span: str = "phone") -> list[Ite
     if span not in SPANS:
         raise ValueError(f"span must be one of {', '.join(SPANS)}; got {span!r}")
     items = []
+    longest = _GAP + 1e-6  # times are decimal fractions
     for utt, times in phone_times.items():
         if utt not in speakers:
             raise ValueError(f"utterance {utt!r} of the alignment has no speaker")
@@ -81,9 +82,9 @@ def items_from_alignment(phone_times, speakers, span: str = "phone") -> list[Ite
         for position, (start, end, phone) in enumerate(spoken):
             before = spoken[position - 1] if position else None
             after = spoken[position + 1] if position + 1 < len(spoken) else None
-            if before and start - before[1] > _GAP:
+            if before and start - before[1] > longest:
                 before = None
-            if after and after[0] - end > _GAP:
+            if after and after[0] - end > longest:
                 after = None
             if span == "triphone":
                 if not (before and after):

@@ -78,8 +78,10 @@ def describe_frames(context, utterances):
 
 
 def _energy(context, wav, frames):
+    """Of each latent frame, that of all the frames it stands for."""
     decibel = context.features.raw(wav.unsqueeze(0))[0][0].mean(1)
-    return decibel[:: context.stride][:frames].numpy()
+    parts = decibel.split(context.stride)[:frames]
+    return torch.stack([part.mean() for part in parts]).numpy()
 
 
 def _pitch(context, wav, frames, phones):

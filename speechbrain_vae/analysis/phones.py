@@ -99,6 +99,10 @@ def fold_timit(phone: str) -> str | None:
     return _FOLD.get(phone, phone)
 
 
+class UnknownPhoneError(ValueError):
+    """A phone of another set than those whose groups are known."""
+
+
 def phone_group(phone: str) -> str:
     """The phonetic group of an ARPAbet or TIMIT phone.
 
@@ -121,7 +125,7 @@ def phone_group(phone: str) -> str:
 
     Raises
     ------
-    ValueError
+    UnknownPhoneError
         The phone is neither in ARPAbet nor in TIMIT's set.
 
     Example
@@ -131,7 +135,7 @@ def phone_group(phone: str) -> str:
     """
     name = plain(phone)
     if name not in _GROUP_OF:
-        raise ValueError(
+        raise UnknownPhoneError(
             f"phone {phone!r} is in neither ARPAbet nor TIMIT's phone set: rename the "
             "phones of the alignment"
         )

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from speechbrain.utils.metric_stats import EER, minDCF
 
-THRESHOLDS = 2000
-"""SpeechBrain's minDCF makes a table of trials by thresholds: no more than so many."""
+PRIOR = 0.01
+"""Of the detection cost: the share of trials that are of the same speaker."""
 
 
 def make_trials(speakers: dict[str, str], limit: int = 20000, seed: int = 1234):
@@ -142,13 +141,46 @@ def verification_errors(embeddings: dict[str, torch.Tensor], trials) -> dict:
     vectors = torch.nn.functional.normalize(torch.stack([*embeddings.values()]), dim=-1)
     first, second = ([row[trial[side]] for trial in trials] for side in (1, 2))
     scores = (vectors[first] * vectors[second]).sum(-1)
-    # Both errors depend on the order of the scores alone.
-    values, ranks = scores.unique(return_inverse=True)
-    if len(values) > THRESHOLDS:
-        ranks = ranks * THRESHOLDS // len(values)
     same = torch.tensor([trial[0] for trial in trials])
-    positive, negative = ranks[same].float(), ranks[~same].float()
-    prior = 0.01
-    eer, _ = EER(positive, negative)
-    cost, _ = minDCF(positive, negative, p_target=prior)
-    return {"EER": 100 * eer, "minDCF": cost / prior}
+    missed, accepted = error_rates(scores, same)
+    equal = (missed - accepted).abs().argmin()
+    cost = (missed + (1 - PRIOR) / PRIOR * accepted).min()
+    eer = (missed[equal] + accepted[equal]) / 2
+    return {"EER": 100 * eer.item(), "minDCF": cost.item()}
+
+
+def error_rates(scores, same):
+    """Both errors at every threshold, which accepts the trials above it.
+
+    SpeechBrain's ``EER`` and ``minDCF`` make a table of trials by thresholds, too large
+    for the trials of a corpus; counted along the order of the scores they are exact.
+
+    Arguments
+    ---------
+    scores : torch.Tensor
+        Of the trials, shape [N].
+    same : torch.Tensor
+        Whether they are of the same speaker, shape [N].
+
+    Returns
+    -------
+    missed, accepted : torch.Tensor
+        Shares of the trials of the same speaker below the threshold, and of the others
+        above it, in fp64; one more than there are distinct scores.
+
+    Example
+    -------
+    >>> scores, same = torch.tensor([0.1, 0.2, 0.2]), torch.tensor([False, False, True])
+    >>> missed, accepted = error_rates(scores, same)
+    >>> missed, accepted.tolist()
+    (tensor([0., 0., 1.], dtype=torch.float64), [1.0, 0.5, 0.0])
+    """
+    values, ranks = scores.unique(return_inverse=True)
+    of_same, of_others = (
+        torch.nn.functional.pad(
+            torch.bincount(ranks[kind], minlength=len(values)), (1, 0)
+        )
+        for kind in (same, ~same)
+    )
+    below = of_others.cumsum(0).double() / of_others.sum()
+    return of_same.cumsum(0).double() / of_same.sum(), 1 - below

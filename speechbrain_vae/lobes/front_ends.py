@@ -82,6 +82,12 @@ class FrontEnd(torch.nn.Module):
         """What the features depend on, for the key of a cache."""
         return {**self.source.settings, "sample_rate": self.sample_rate}
 
+    @property
+    def first_frame(self):
+        """Time of the centre of the first frame in seconds."""
+        # A frame of stride s stands for s hops; the first of them is at zero.
+        return (self.frame_shift - self.source.hop_samples / self.sample_rate) / 2
+
     def forward(
         self, wavs: torch.Tensor, wav_lens: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:

@@ -168,6 +168,21 @@ def test_items_without_a_triple_leave_the_section_out(
 
 
 @pytest.mark.parametrize(
+    "phone, why", [("SIL", "no frame lies in a phone"), ("ʃ", "in neither ARPAbet nor")]
+)
+def test_phones_that_say_nothing_leave_the_section_out(
+    analyze, corpus, discrete_export, tmp_path, phone, why
+):
+    lines = [line.split()[:-1] for line in corpus[1].read_text().splitlines()]
+    corpus[1].write_text("\n".join(" ".join([*line, phone]) for line in lines))
+    export = discrete_export("SpaceFillingVQ")
+    options = "--sections", "overtime", "codes"
+    numbers = report(analyze, corpus, export, tmp_path / "out", *options)
+    assert list(numbers) == ["codes_over_time", "left_out"]
+    assert why in numbers["left_out"]["codes"]
+
+
+@pytest.mark.parametrize(
     "options, message",
     [
         (["--utterances", "-1"], "--utterances must be 0, for all, or more; got -1"),

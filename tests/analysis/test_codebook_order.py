@@ -29,7 +29,11 @@ def test_a_tour_is_shorter_than_a_random_order_and_has_every_code():
 
 
 def test_the_jump_does_not_cross_from_one_utterance_to_the_next():
-    assert index_jump([torch.tensor([0, 0]), torch.tensor([9, 9])], 10) == 0
+    sequences = [torch.tensor([0, 0]), torch.tensor([9, 9])]
+    assert index_jump(sequences, 10) == 0
+    codes = torch.arange(10.0).unsqueeze(1)
+    frames = [codes[sequence] for sequence in sequences]
+    assert order_of(codes, sequences, frames)["relative_jump"] == 0
 
 
 def test_a_line_in_order_beats_itself_out_of_order():

@@ -73,5 +73,11 @@ def test_errors_say_what_is_wrong(tmp_path):
     (tmp_path / "lexicon.txt").write_text("NO N OW\nWAY\n")
     with pytest.raises(ValueError, match="line 2: WAY has no phones"):
         read_lexicon(tmp_path / "lexicon.txt")
-    with pytest.raises(ValueError, match="no utterance with equal phones"):
-        differences({"a": [[0, 1, "K"]]}, {"a": [[0, 1, "T"]]})
+
+
+def test_silences_do_not_keep_alignments_from_being_compared():
+    ours = [[0.1, 0.2, "SH"], [0.2, 0.3, "T"]]
+    timit = [[0, 0.11, "h#"], [0.11, 0.2, "sh"], [0.2, 0.25, "pau"], [0.25, 0.3, "t"]]
+    found = differences({"a": ours}, {"a": [*timit, [0.3, 0.4, "h#"]]})
+    assert found["utterances"] == 1 and found["mean_ms"] == 15
+    assert differences({"a": ours}, {"a": timit[:2]}) == {}

@@ -32,6 +32,14 @@ def test_silence_is_a_context_and_no_item():
     assert {item.speaker for item in items} == {"Ann"}
 
 
+@pytest.mark.parametrize("start", [0.1, 0.5, 1.1, 2.3])
+@pytest.mark.parametrize("gap, previous", [(0.02, "K"), (0.025, "SIL")])
+def test_a_short_gap_is_no_silence_wherever_it_is(start, gap, previous):
+    times = [[start - 0.1, start, "K"], [start + gap, start + 0.1, "T"]]
+    items = items_from_alignment({"u1": times}, {"u1": "Ann"})
+    assert items[1].previous == previous
+
+
 def test_triphone_items_span_their_neighbours():
     (item,) = items_from_alignment(TIMES, {"u1": "Ann"}, span="triphone")
     assert item == Item("u1", 0.1, 0.4, "AE", "K", "T", "Ann")

@@ -18,6 +18,7 @@ from speechbrain_vae.analysis.latents import (
     traversals,
 )
 from speechbrain_vae.analysis.report import write_report
+from speechbrain_vae.dataio.audio import load_entry
 
 HZ = {"ann": 220.0, "bob": 110.0}
 
@@ -93,6 +94,16 @@ def test_pitch_is_measured_where_speech_is_voiced(context):
         assert np.nanmedian(frames.f0[own]) == pytest.approx(expected, rel=0.03)
     assert frames.middle.sum() == 8
     assert frames.energy[frames.phone == "AA"].min() > frames.energy[0]
+
+
+def test_energy_is_that_of_all_frames_that_a_latent_frame_stands_for(context):
+    utt = next(iter(context.entries))
+    frames = describe_frames(context, [utt])
+    wav = load_entry(context.entries[utt])
+    decibel = context.features.raw(wav.unsqueeze(0))[0][0].mean(1).numpy()
+    pairs = [decibel[start : start + 2].mean() for start in range(0, len(decibel), 2)]
+    assert context.stride == 2 and len(decibel) % 2
+    np.testing.assert_allclose(frames.energy, pairs, rtol=1e-6)
 
 
 def test_a_dimension_that_is_a_factor_is_associated_with_it_alone(context):

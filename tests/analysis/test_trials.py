@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from speechbrain_vae.analysis.trials import (
+    error_rates,
     make_trials,
     read_trials,
     verification_errors,
@@ -49,14 +50,21 @@ def test_many_trials_have_the_errors_that_counting_gives():
         ]
     )
     labels = same[np.argsort(scores)]
-    miss = np.cumsum(labels) / labels.sum()
-    accept = 1 - np.cumsum(~labels) / (~labels).sum()
+    miss = np.cumsum([0, *labels]) / labels.sum()
+    accept = 1 - np.cumsum([0, *~labels]) / (~labels).sum()
     crossing = np.argmin(np.abs(miss - accept))
     cost = np.min(0.01 * miss + 0.99 * accept) / 0.01
     assert found["EER"] == pytest.approx(
-        50 * (miss[crossing] + accept[crossing]), abs=0.3
+        50 * (miss[crossing] + accept[crossing]), abs=0.02
     )
-    assert found["minDCF"] == pytest.approx(cost, abs=0.03)
+    assert found["minDCF"] == pytest.approx(cost, abs=1e-3)
+
+
+def test_equal_scores_are_accepted_together():
+    scores = torch.tensor([0.5, 0.5, 0.1, 0.9])
+    same = torch.tensor([True, False, False, True])
+    missed, accepted = error_rates(scores, same)
+    assert missed.tolist() == [0, 0, 0.5, 1] and accepted.tolist() == [1, 0.5, 0, 0]
 
 
 def test_random_embeddings_accept_half_of_the_strangers():

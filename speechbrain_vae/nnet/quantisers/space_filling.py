@@ -224,7 +224,27 @@ def mean_jump(indices: torch.Tensor) -> torch.Tensor:
     if number < 2:
         return torch.zeros((), device=indices.device)
     steps = indices.diff().abs().double().mean()
-    # E|i - j| of independent draws: twice the sum of F (1 - F) over the line.
-    below = torch.bincount(indices).cumsum(0).double() / number
-    pairs = 2 * (below * (1 - below)).sum()
-    return (steps / pairs.clamp(min=1e-12)).float()
+    return (steps / random_jump(indices).clamp(min=1e-12)).float()
+
+
+def random_jump(indices: torch.Tensor) -> torch.Tensor:
+    """Mean |i - j| of random pairs of frames.
+
+    Arguments
+    ---------
+    indices : torch.Tensor
+        Long, shape [N].
+
+    Returns
+    -------
+    torch.Tensor
+        Scalar in fp64, detached.
+
+    Example
+    -------
+    >>> random_jump(torch.tensor([0, 0, 3, 3])).item()
+    1.5
+    """
+    # Of independent draws: twice the sum of F (1 - F) over the line.
+    below = torch.bincount(indices).cumsum(0).double() / len(indices)
+    return 2 * (below * (1 - below)).sum()
