@@ -66,12 +66,13 @@ def run_extract(args):
 
 def print_info(export, trust_code=False):
     """Print what a model is, a fact a line."""
+    from speechbrain_vae.dataio.manifests import printable
     from speechbrain_vae.export import read_export
 
     facts = describe(read_export(export, trust_code=trust_code))
     width = max(map(len, facts))
     for name, value in facts.items():
-        print(f"{name:<{width}}  {value}")
+        print(f"{name:<{width}}  {printable(value)}")
 
 
 def describe(export):

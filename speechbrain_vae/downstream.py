@@ -371,6 +371,8 @@ def make_brain(brain_class, hparams, run_opts, output_size, **recoverables):
     DownstreamBrain
     """
     modules = dict(hparams["modules"])
+    # Its weights are a function of the seed, whatever was drawn before.
+    seed_step(hparams["seed"], 0, 0, rank=0)
     with building():
         modules["model"] = hparams["model"](hparams["adapter"].output_size, output_size)
     recoverables["model"] = modules["model"]
@@ -430,7 +432,9 @@ def fit_and_test(brain, sets, test=True):
         }
         for split, dataset in sets.items()
     }
-    check_batches(len(loaders["train"]["batch_sampler"]))
+    # SpeechBrain tells it the epoch, which other batches belong to.
+    brain.train_sampler = loaders["train"]["batch_sampler"]
+    check_batches(len(brain.train_sampler))
     with fast_cpu_steps():
         brain.fit(
             hparams.epoch_counter,

@@ -212,9 +212,15 @@ def read_export(
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise ExportError(f"{path} is not text; export again") from error
-    extension = _EXTENSIONS[_version(text, source)]
+    version = _version(text, source)
+    extension = _EXTENSIONS[version]
     paths = {name: _file(source, f"{name}{extension}", savedir) for name in LOADABLES}
     hparams = _build(text, source, paths, trust_code)
+    if hparams["export_version"] != version:
+        raise ExportError(
+            f"{source}: its {YAML} has more than one export_version; export or "
+            "download the model again"
+        )
     _settle_facts(hparams, source)
     for name, path in paths.items():
         _fill(hparams, name, path)

@@ -150,7 +150,7 @@ def published_card(card: str, repo_id: str, licence: str) -> str:
     card = _COMMAND.sub(lambda found: _without_places(found[0]), card)
     try:
         parsed = ModelCard(card, ignore_metadata_errors=False)
-    except (ValueError, yaml.YAMLError) as error:
+    except (TypeError, ValueError, yaml.YAMLError) as error:
         raise ValueError(
             "README.md: what stands between its first two lines --- is no YAML of a "
             f"model card ({' '.join(str(error).split())}); mend it"

@@ -55,7 +55,11 @@ MAX_SIZE = 64 * 1024
 """Characters of a document; a model takes about 1,500."""
 
 MAX_NODES = 20_000
+"""Values of a document, those of an alias counted wherever it stands; a hundred
+characters count as one more."""
+
 MAX_DEPTH = 50
+MAX_DIGITS = 1000
 
 _PLAIN = {
     f"tag:yaml.org,2002:{name}"
@@ -201,7 +205,7 @@ class _Check:
         self.keys = {
             key.value: value for key, value in root.value if isinstance(key, ScalarNode)
         }
-        self.seen = set()
+        self.sizes = {}
         self.open = set()
         self.visit(root)
 
@@ -211,22 +215,26 @@ class _Check:
             return self.visit(self.target(node), depth)
         if id(node) in self.open:
             raise self.refusal(node, "an alias that contains itself")
-        if id(node) in self.seen:
+        if id(node) in self.sizes:
             return node
-        self.seen.add(id(node))
-        if depth > MAX_DEPTH or len(self.seen) > MAX_NODES:
-            raise UnsafeYAMLError(
-                f"it has more than {MAX_NODES} values or {MAX_DEPTH} levels"
-            )
+        if depth > MAX_DEPTH:
+            raise self.refusal(node, f"what has more than {MAX_DEPTH} levels")
         self.check_tag(node)
         self.open.add(id(node))
-        if isinstance(node, MappingNode):
+        if isinstance(node, ScalarNode):
+            size = 1 + len(node.value) // 100
+        elif isinstance(node, MappingNode):
             node.value = [
                 (self.visit(key, depth + 1), self.visit(value, depth + 1))
                 for key, value in node.value
             ]
-        elif isinstance(node, SequenceNode):
+            size = 1 + sum(self.sizes[id(part)] for pair in node.value for part in pair)
+        else:
             node.value = [self.visit(item, depth + 1) for item in node.value]
+            size = 1 + sum(self.sizes[id(item)] for item in node.value)
+        if size > MAX_NODES:
+            raise self.refusal(node, f"what has more than {MAX_NODES} values")
+        self.sizes[id(node)] = size
         self.open.discard(id(node))
         return node
 
@@ -249,6 +257,9 @@ class _Check:
                 node.tag = "!tuple"
                 self.check_tuple(node)
                 return
+            if implicit and tag.endswith(":int") and len(node.value) > MAX_DIGITS:
+                what = f"a number of more than {MAX_DIGITS} digits"
+                raise self.refusal(node, what)
         if tag.startswith(("!new:", "!name:")):
             try:
                 model_class(tag.partition(":")[2])

@@ -436,6 +436,13 @@ def test_info_says_what_a_model_is(tiny_export, discrete_export, capsys):
     assert "1 of 16" in capsys.readouterr().out
 
 
+def test_info_sends_nothing_to_a_terminal_but_text(monkeypatch, tiny_export, capsys):
+    facts = {"format version": "\x1b[31m2\nand more"}
+    monkeypatch.setattr("speechbrain_vae.cli.describe", lambda export: facts)
+    main(["info", str(tiny_export)])
+    assert capsys.readouterr().out == "format version  \\x1b[31m2\\nand more\n"
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -79,3 +79,9 @@ def test_a_card_of_another_repository_names_the_new_one():
     moved = published_card(card, "carl/copy", "mit")
     assert 'from_hparams("carl/copy")' in moved and "source: carl/copy" in moved
     assert 'ann/vae, or FeatureEncoder.from_hparams("bob/vq")' in moved
+
+
+@pytest.mark.parametrize("line", ["1: 2", "null: 3", "[a]: b", "- a", "a: ["])
+def test_metadata_that_is_none_is_named(line):
+    with pytest.raises(ValueError, match="README.md: what stands between .* mend it"):
+        published_card(f"---\n{line}\n---\n# x\n", "ann/vae", "mit")

@@ -96,10 +96,20 @@ def test_nothing_is_built_before_the_last_tag_was_checked(monkeypatch):
     assert not built
 
 
-def test_documents_that_grow_are_read_as_they_are_or_refused():
-    # Expanded, this one would never end.
-    levels = "\n".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 200))
-    load_model_yaml(f"a0: &a0 [1]\n{levels}")
+def test_documents_that_grow_are_refused():
+    # Expanded, these would never end.
+    for first, tag in (
+        ("[1]", ""),
+        ("!new:torch.nn.GELU", "!new:torch.nn.ModuleList "),
+    ):
+        levels = [f"a{n}: &a{n} {tag}[[*a{n - 1}, *a{n - 1}]]" for n in range(1, 40)]
+        with pytest.raises(UnsafeYAMLError, match="line 1[0-9]: .* than 20000 values"):
+            load_model_yaml("\n".join([f"a0: &a0 {first}", *levels]))
+    texts = f"a: &a {'x' * 50_000}\nb: &b [{'*a, ' * 30}]\nc: [{'*b, ' * 40}]"
+    with pytest.raises(UnsafeYAMLError, match="line 3: .* than 20000 values"):
+        load_model_yaml(texts)
+    with pytest.raises(UnsafeYAMLError, match="line 1: a number of more than 1000 dig"):
+        load_model_yaml("a: 0x" + "f" * 9000)
     with pytest.raises(UnsafeYAMLError, match="contains itself"):
         load_model_yaml("a: &a [*a]")
     with pytest.raises(UnsafeYAMLError, match="levels"):
