@@ -241,26 +241,29 @@ def _getter(name, get):
 
 
 @register_checkpoint_hooks
-class SameFeatures:
-    """Keeps a run to the features it began with: weights of an export may change.
+class SameInput:
+    """Keeps a run to the input it began with: files may change under one name.
 
     Arguments
     ---------
     settings : dict
-        What the features depend on.
+        What the input depends on.
+    what : str
+        What it is, for the message.
 
     Example
     -------
     >>> path = getfixture("tmp_path") / "features.ckpt"
-    >>> SameFeatures({"features": "fbank"}).save(path)
-    >>> SameFeatures({"features": "mfcc"}).load(path, end_of_epoch=True)
+    >>> SameInput({"features": "fbank"}).save(path)
+    >>> SameInput({"features": "mfcc"}).load(path, end_of_epoch=True)
     Traceback (most recent call last):
       ...
     ValueError: ... is of other features (the export was replaced): ...
     """
 
-    def __init__(self, settings):
+    def __init__(self, settings, what="features (the export was replaced)"):
         self.settings = settings
+        self.what = what
 
     @mark_as_saver
     def save(self, path):
@@ -273,8 +276,8 @@ class SameFeatures:
         # As YAML, whose errors a checkpointer takes for damage.
         if yaml.safe_load(Path(path).read_text()) != self.settings:
             raise ValueError(
-                f"{path} is of other features (the export was replaced): choose "
-                "another --output_folder, or delete that one"
+                f"{path} is of other {self.what}: choose another --output_folder, or "
+                "delete that one"
             )
 
 
@@ -381,7 +384,7 @@ def make_brain(brain_class, hparams, run_opts, output_size, **recoverables):
         modules.pop("front_end", None)
     else:
         recoverables["front_end"] = hparams["front_end"]
-    same = SameFeatures(hparams["front_end"].settings)
+    same = SameInput(hparams["front_end"].settings)
     hparams["checkpointer"].add_recoverable("same_features", same, optional_load=True)
     hparams["checkpointer"].add_recoverables(recoverables)
     brain = brain_class(

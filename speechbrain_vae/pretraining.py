@@ -2,9 +2,11 @@
 
 import contextlib
 import copy
+import json
 import logging
 import os
 import time
+from pathlib import Path
 
 import torch
 import yaml
@@ -16,7 +18,10 @@ from speechbrain.utils.checkpoints import (
 from speechbrain.utils.distributed import get_rank
 from speechbrain.utils.epoch_loop import EpochCounterWithStopper
 
+from speechbrain_vae.checkpoints import CheckpointError
+from speechbrain_vae.dataio.manifests import printable, write_json
 from speechbrain_vae.dataio.prepare import prepare
+from speechbrain_vae.dataio.sharded import read_index
 from speechbrain_vae.export import read_export
 from speechbrain_vae.nnet.normalisation import mean_and_std
 from speechbrain_vae.nnet.ppca import PPCA
@@ -175,6 +180,11 @@ class PatientEpochCounter(EpochCounterWithStopper):
             # Written by SpeechBrain's counter.
             state = {"epoch": state, "best_epoch": state, "best_score": self.best_score}
         self.current = state["epoch"] - (not end_of_epoch)
+        if self.current > self.limit:
+            raise CheckpointError(
+                f"{path} is of epoch {self.current}, more than the number_of_epochs of "
+                f"{self.limit}: give --number_of_epochs {self.current}, or more"
+            )
         self.best_limit, self.best_score = state["best_epoch"], state["best_score"]
         waited = self.current - self.best_limit
         counts = self.current > self.limit_warmup
@@ -311,6 +321,7 @@ def prepare_corpus(hparams, save_folder):
                 f"shards have no corpus_options, got {', '.join(map(str, options))}; "
                 'give those when you write shards, and --corpus_options "{}" here'
             )
+        _keep_shards(hparams, Path(save_folder) / "shards.json")
         return None
     settings = {
         "corpus": corpus or "folder",
@@ -326,3 +337,22 @@ def prepare_corpus(hparams, save_folder):
             f"corpus_options has {', '.join(sorted(taken))}, which a run sets itself"
         )
     return prepare(**settings, **options)
+
+
+def _keep_shards(hparams, path):
+    """Note which shards a run is trained on, and refuse others later."""
+    shards = {
+        split: [shard["sha256"] for shard in part["shards"]]
+        for split, part in read_index(hparams["data_folder"])["splits"].items()
+    }
+    folder = hparams["output_folder"]
+    if has_checkpoints(folder) and path.is_file():
+        if json.loads(path.read_text(encoding="utf-8")) != shards:
+            raise ValueError(
+                f"{printable(folder)} was trained on other shards than those that are "
+                f"in {printable(hparams['data_folder'])} now; bring those back, or "
+                "choose another --output_folder"
+            )
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, shards)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from speechbrain_vae.checkpoints import AtomicCheckpointer, CheckpointError
-from speechbrain_vae.downstream import SameFeatures
+from speechbrain_vae.downstream import SameInput
 from speechbrain_vae.pretraining import Stopwatch
 
 
@@ -164,7 +164,7 @@ def test_what_is_optional_may_be_missing(run):
 
 
 def test_features_that_are_kept_in_a_damaged_file_are_damage(run):
-    features = SameFeatures({"features": "fbank"})
+    features = SameInput({"features": "fbank"})
     run.checkpointer.add_recoverable("same_features", features)
     run.save(1)
     cut(run.save(2) / "same_features.ckpt")

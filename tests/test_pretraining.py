@@ -10,6 +10,9 @@ import torch
 from hyperpyyaml import load_hyperpyyaml
 from speechbrain.utils.checkpoints import Checkpointer
 
+from speechbrain_vae.checkpoints import CheckpointError
+from speechbrain_vae.dataio.manifests import SPLITS, write_json
+from speechbrain_vae.dataio.sharded import FORMAT, INDEX
 from speechbrain_vae.pretraining import (
     PatientEpochCounter,
     check_start,
@@ -138,9 +141,46 @@ def test_to_check_a_start_changes_nothing(recipe, tmp_path):
         assert torch.equal(value, before[name]), name
 
 
+def shards_of(folder, digest="a"):
+    """Settings of a run on shards of which only the index is there."""
+    splits = {split: {"shards": [{"sha256": digest}]} for split in SPLITS}
+    write_json(folder / INDEX, {"format": FORMAT, "splits": splits})
+    return {
+        "corpus": "shards",
+        "data_folder": folder,
+        "corpus_options": {},
+        "output_folder": folder / "run",
+    }
+
+
+def test_a_run_goes_on_with_its_own_shards_only(tmp_path):
+    manifests = tmp_path / "run" / "manifests"
+    prepare_corpus(shards_of(tmp_path), manifests)
+    prepare_corpus(shards_of(tmp_path, "b"), manifests)
+    (tmp_path / "run" / "save" / "CKPT+1").mkdir(parents=True)
+    prepare_corpus(shards_of(tmp_path, "b"), manifests)
+    with pytest.raises(ValueError, match="run was trained on other shards than those"):
+        prepare_corpus(shards_of(tmp_path), manifests)
+    moved = shards_of(tmp_path, "b") | {"data_folder": tmp_path / "moved"}
+    (tmp_path / "moved").mkdir()
+    (tmp_path / INDEX).rename(tmp_path / "moved" / INDEX)
+    prepare_corpus(moved, manifests)
+
+
+def test_a_run_cannot_have_fewer_epochs_than_it_has_had(tmp_path):
+    counter = PatientEpochCounter(5, 9, limit_warmup=0, direction="min")
+    counter.current = 3
+    counter.save(tmp_path / "counter.ckpt")
+    PatientEpochCounter(3, 9, 0, "min").load(tmp_path / "counter.ckpt", True)
+    fewer = PatientEpochCounter(2, 9, 0, "min")
+    fewer.load(tmp_path / "counter.ckpt", False)
+    with pytest.raises(CheckpointError, match="give --number_of_epochs 3, or more"):
+        fewer.load(tmp_path / "counter.ckpt", True)
+
+
 def test_shards_take_no_options_of_a_corpus(tmp_path):
-    hparams = {"corpus": "shards", "data_folder": tmp_path, "corpus_options": {}}
-    assert prepare_corpus(hparams, tmp_path) is None
+    hparams = shards_of(tmp_path)
+    assert prepare_corpus(hparams, tmp_path / "run" / "manifests") is None
     hparams["corpus_options"] = {"speaker": "none", "foo": 1}
     with pytest.raises(ValueError, match="no corpus_options, got speaker, foo; give"):
         prepare_corpus(hparams, tmp_path)

@@ -9,6 +9,8 @@ peaks say roughly where they are. A network that sees windows of frames learns t
 states of phones there, is aligned, learns from its own alignment, and so on.
 """
 
+import hashlib
+import json
 import logging
 import sys
 from collections import Counter
@@ -32,6 +34,7 @@ from speechbrain_vae.analysis.forced_alignment import (
 from speechbrain_vae.ctc import CtcBrain
 from speechbrain_vae.dataio.dataset import batch_sampler
 from speechbrain_vae.downstream import (
+    SameInput,
     downstream_sets,
     fit_and_test,
     frozen_features,
@@ -45,6 +48,8 @@ from speechbrain_vae.nnet.distributed import leave_processes
 from speechbrain_vae.nnet.lengths import frame_counts, length_mask
 
 logger = logging.getLogger("speechbrain_vae.recipes.align")
+
+PHONES = "phones (the corpus or the lexicon was changed)"
 
 
 class PhoneBrain(CtcBrain):
@@ -134,6 +139,9 @@ class Aligner:
         hparams, run_opts = open_experiment(self.argv, **changes)
         if number:
             hparams["model"] = hparams["frame_model"]
+        said = json.dumps(self.phones, sort_keys=True).encode()
+        same = SameInput({"sha256": hashlib.sha256(said).hexdigest()}, PHONES)
+        hparams["checkpointer"].add_recoverable("same_phones", same, optional_load=True)
         states = States(self.said, **({} if number else {"per_phone": 1}))
         targets, prior = self.targets(states, spans)
         entries = {

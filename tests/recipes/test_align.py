@@ -73,6 +73,11 @@ def test_a_lexicon_takes_the_place_of_phones(tmp_path):
     recipe.main(command(tmp_path, lexicon=tmp_path / "lexicon.txt", **short))
     times = read_alignment(tmp_path / "run" / "alignment.tsv.gz")
     assert [p for *_, p in times["000300000"]] == ["B", "AA", "D", "D", "AA", "D"]
+    swapped = {"B": "D", "D": "B"}
+    lines = [" ".join(swapped.get(part, part) for part in x.split()) for x in lines]
+    (tmp_path / "lexicon.txt").write_text("\n".join(lines) + "\n")
+    with pytest.raises(SystemExit, match="is of other phones .* lexicon was changed"):
+        recipe.main(command(tmp_path, lexicon=tmp_path / "lexicon.txt", **short))
 
 
 def test_a_corpus_without_phones_ends_in_one_line(tmp_path):

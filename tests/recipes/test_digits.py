@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import soundfile
+import speechbrain as sb
 
 from benchmarks.loading import RECIPES, load_recipe
 from speechbrain_vae.export import read_export, write_export
@@ -59,6 +60,29 @@ def test_every_speaker_is_left_out_once_and_the_mean_is_written(tmp_path, capsys
     assert found["test.accuracy"] == pytest.approx(np.mean(accuracies))
     assert found["test.accuracy.spread"] == pytest.approx(np.std(accuracies, ddof=1))
     assert f"accuracy {found['test.accuracy']:.1f} %" in capsys.readouterr().out
+
+
+def test_an_interruption_and_what_came_before_change_no_number(tmp_path, monkeypatch):
+    digits(tmp_path / "corpus")
+    options = "--fold", 1, "--number_of_epochs", 4, "--batch_seconds", 2
+    recipe.main(command(tmp_path, *options, "--output_folder", tmp_path / "whole"))
+    end, run = recipe.DigitBrain.on_stage_end, command(tmp_path, *options)
+
+    def interrupt(brain, stage, loss, epoch=None):
+        end(brain, stage, loss, epoch)
+        if epoch == 2 and stage == sb.Stage.VALID:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(recipe.DigitBrain, "on_stage_end", interrupt)
+        with pytest.raises(SystemExit):
+            recipe.main(run)
+    recipe.main(run)
+    logs = [tmp_path / name / "train_log.txt" for name in ("whole", "run")]
+    assert logs[0].read_text() == logs[1].read_text()
+    everything = "--fold", "all", "--output_folder", tmp_path / "all"
+    recipe.main(command(tmp_path, *options, *everything))
+    assert results(tmp_path / "all" / "fold1") == results(tmp_path / "whole")
 
 
 def test_words_that_differ_in_order_alone_are_told_apart(tmp_path):
