@@ -101,7 +101,7 @@ def extract(
         refuse_others(out, "extraction", ours=rf"{re.escape(SETTINGS)}\..*\.tmp")
     # What is in there already is no recording of the corpus.
     root, place = Path(os.path.abspath(folder)), Path(os.path.abspath(out))
-    files = audio_files(folder)
+    files = audio_files(folder, name_unread=True)
     if root in place.parents:
         files = [pair for pair in files if place not in Path(pair[0]).parents]
     if not files:

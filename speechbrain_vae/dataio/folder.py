@@ -76,7 +76,7 @@ def splits(
         )
     layout = f"audio files anywhere below it ({AUDIO_FORMATS}), such as ann/01.wav"
     root = resolve_root(data_folder, "folder", layout, audio_files)
-    files = audio_files(root)
+    files = audio_files(root, name_unread=True)
     ids = safe_ids(relative for _, relative in files)
     entries = {}
     for path, relative in files:

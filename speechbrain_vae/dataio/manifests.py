@@ -7,13 +7,22 @@ its files, or on ``PYTHONHASHSEED``: every choice is an order of SHA-256 hashes.
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import re
 import unicodedata
+from collections import Counter
 from pathlib import Path
+
+logger = logging.getLogger(__name__)
 
 AUDIO_EXTENSIONS = (".wav", ".flac", ".ogg", ".opus", ".mp3")
 AUDIO_FORMATS = "WAV, FLAC, OGG, Opus or MP3"
+UNREAD_EXTENSIONS = (
+    *(".3gp", ".aac", ".aif", ".aiff", ".amr", ".au", ".caf", ".m4a", ".m4b", ".mov"),
+    *(".mp4", ".pcm", ".raw", ".shn", ".sph", ".webm", ".wma"),
+)
+"""Of recordings too, in formats that are not read."""
 """The same, for messages."""
 
 SPLITS = ("train", "valid", "test")
@@ -194,7 +203,11 @@ def read_kaldi_table(path: str | Path) -> dict[str, str]:
     return table
 
 
-def audio_files(folder: str | Path, extensions: tuple[str, ...] = AUDIO_EXTENSIONS):
+def audio_files(
+    folder: str | Path,
+    extensions: tuple[str, ...] = AUDIO_EXTENSIONS,
+    name_unread: bool = False,
+):
     """Every audio file below a folder, in a fixed order.
 
     Links are followed, and a file reached twice is given once, by its own path
@@ -207,6 +220,8 @@ def audio_files(folder: str | Path, extensions: tuple[str, ...] = AUDIO_EXTENSIO
         Root of the tree.
     extensions : tuple of str
         Extensions in lower case, compared without regard to case.
+    name_unread : bool
+        Whether a warning says of recordings in other formats that they are left out.
 
     Returns
     -------
@@ -229,6 +244,7 @@ def audio_files(folder: str | Path, extensions: tuple[str, ...] = AUDIO_EXTENSIO
     folder = os.path.abspath(folder)
     found: dict[str, str] = {}
     links, seen = [], set()
+    unread: Counter[str] = Counter()
     roots = [folder]  # the tree itself, then the folders its links lead to
     while roots:
         for parent, folders, names in os.walk(roots.pop(0), onerror=_refuse_locked):
@@ -241,15 +257,26 @@ def audio_files(folder: str | Path, extensions: tuple[str, ...] = AUDIO_EXTENSIO
             below = (os.path.join(parent, name) for name in folders)
             roots.extend(path for path in below if os.path.islink(path))
             for name in sorted(names):
-                path = os.path.join(parent, name)
-                if name.startswith(".") or not name.lower().endswith(extensions):
+                if name.startswith("."):
                     continue
+                if not name.lower().endswith(extensions):
+                    unread[os.path.splitext(name)[1].lower()] += 1
+                    continue
+                path = os.path.join(parent, name)
                 if os.path.islink(path):
                     links.append(path)
                 else:
                     found.setdefault(os.path.realpath(path), path)
     for path in links:
         found.setdefault(os.path.realpath(path), path)
+    if name_unread and (others := sorted(unread.keys() & {*UNREAD_EXTENSIONS})):
+        logger.warning(
+            "%s: %d files in formats that are not read (%s) are left out; convert them "
+            "to WAV or FLAC to use them",
+            printable(folder),
+            sum(unread[extension] for extension in others),
+            ", ".join(others),
+        )
     pairs = (
         (path, os.path.relpath(path, folder).replace(os.sep, "/"))
         for path in found.values()

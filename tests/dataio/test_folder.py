@@ -17,6 +17,13 @@ def test_every_extension_counts_in_any_case(tmp_path):
     assert ids == set("abcde")
 
 
+def test_recordings_in_formats_that_are_not_read_are_counted(tmp_path, caplog):
+    names = ["a.wav", "b.m4a", "c/d.M4A", "c/e.sph", "c/f.txt", "c/.g.m4a"]
+    folder.splits(tree(tmp_path, names))
+    (message,) = (record.getMessage() for record in caplog.records)
+    assert "3 files in formats that are not read (.m4a, .sph) are left out" in message
+
+
 def test_splits_are_the_same_wherever_the_folder_lies(tmp_path):
     names = [f"s{index % 5}/{index}.wav" for index in range(30)]
     here = folder.splits(tree(tmp_path / "here", names))
