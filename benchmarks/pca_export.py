@@ -50,8 +50,8 @@ def write_pca_export(folder, utterances, dims=64, width=11):
     model = hparams["autoencoder"]
     components = PPCA(width, utterances).vectors[:, :dims].float()
     with torch.no_grad():
-        # [W * F, D] to the kernel of a convolution, [D, F, W].
-        kernel = components.view(width, -1, dims).permute(2, 1, 0)
+        # [W * F, D] to the kernel of a convolution, [D, W, F].
+        kernel = components.view(width, -1, dims).permute(2, 0, 1)
         model.encoder.stem.weight.copy_(kernel)
         model.encoder.stem.bias.zero_()
         model.decoder.output.weight.copy_(components.view(width, -1, dims)[width // 2])
