@@ -175,6 +175,9 @@ class AtomicCheckpointer(Checkpointer):
     def _try(self, checkpoint):
         try:
             self.load_checkpoint(checkpoint)
+        except CheckpointError:
+            # Of a part that is whole, and not for this run.
+            raise
         except _UNREADABLE as error:
             return _short(error)
         except RuntimeError as error:

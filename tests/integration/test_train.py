@@ -173,21 +173,33 @@ def test_a_folder_with_a_run_of_other_settings_stays_as_it_is(tmp_path):
     assert report["train"]["epochs"] == 1
 
 
-def test_a_run_goes_on_with_its_own_recordings_only(tmp_path):
+def test_a_run_goes_on_with_its_own_recordings_and_epochs_only(tmp_path):
     corpus = noise_corpus(tmp_path / "corpus")
-    train("vae.yaml", tmp_path, corpus, *TINY, "--number_of_epochs", 1)
     new = corpus / "s0" / "9.flac"
+
+    def refused_for(epochs):
+        options = [*TINY, "--number_of_epochs", epochs]
+        done = subprocess.run(
+            command("vae.yaml", tmp_path, corpus, *options),
+            cwd=tmp_path,
+            env=ENVIRONMENT,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 1
+        return done.stderr.strip().splitlines()[-1]
+
+    train("vae.yaml", tmp_path, corpus, *TINY, "--number_of_epochs", 1)
     write_noise(new, 1.0, 9)
-    arguments = command("vae.yaml", tmp_path, corpus, *TINY, "--number_of_epochs", 2)
-    done = subprocess.run(
-        arguments, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True
-    )
-    last = done.stderr.strip().splitlines()[-1]
-    assert done.returncode == 1 and last.startswith("error: the corpus has changed")
+    last = refused_for(2)
+    assert last.startswith("error: the corpus has changed since")
     assert "s0-9 is new; make it what it was, or choose another --output_fol" in last
     new.unlink()
     report = train("vae.yaml", tmp_path, corpus, *TINY, "--number_of_epochs", 2)
     assert report["train"]["epochs"] == 2
+    last = refused_for(1)
+    assert last.startswith("error: ") and last.count("epoch 2") == 1
+    assert last.endswith("of 1: give --number_of_epochs 2, or more")
 
 
 def test_other_choices_of_the_yaml_train_from_the_command_line(tmp_path):
