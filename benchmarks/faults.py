@@ -383,14 +383,8 @@ def main(number, output):
         kills(lab, number)
         for fault in (
             *(damaged_checkpoints, full_disk, read_only, two_runs),
-            *(
-                other_settings,
-                new_recording,
-                cut_cache,
-                broken_numbers,
-                models,
-                download,
-            ),
+            *(other_settings, new_recording, cut_cache),
+            *(broken_numbers, models, download),
         ):
             fault(lab)
         extractions(lab, number)

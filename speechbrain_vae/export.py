@@ -216,10 +216,10 @@ def read_export(
     extension = _EXTENSIONS[version]
     paths = {name: _file(source, f"{name}{extension}", savedir) for name in LOADABLES}
     hparams = _build(text, source, paths, trust_code)
-    if hparams["export_version"] != version:
+    if hparams.get("export_version") != version:
         raise ExportError(
-            f"{source}: its {YAML} has more than one export_version; export or "
-            "download the model again"
+            f"{source}: the export_version: {version} of its {YAML} is part of a text; "
+            "export or download the model again"
         )
     _settle_facts(hparams, source)
     for name, path in paths.items():

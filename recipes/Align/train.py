@@ -111,6 +111,9 @@ class Aligner:
                     "that has its words (--lexicon FILE), or choose a corpus with "
                     "phones, for example --corpus speechocean762"
                 )
+        said = json.dumps(self.phones, sort_keys=True).encode()
+        digest = {"sha256": hashlib.sha256(said).hexdigest()}
+        self.same_phones = SameInput(digest, PHONES)
         self.feats = frozen_features(self.entries, self.hparams)
         self.said = {p for phones in self.phones["train"].values() for p in phones}
 
@@ -139,9 +142,9 @@ class Aligner:
         hparams, run_opts = open_experiment(self.argv, **changes)
         if number:
             hparams["model"] = hparams["frame_model"]
-        said = json.dumps(self.phones, sort_keys=True).encode()
-        same = SameInput({"sha256": hashlib.sha256(said).hexdigest()}, PHONES)
-        hparams["checkpointer"].add_recoverable("same_phones", same, optional_load=True)
+        hparams["checkpointer"].add_recoverable(
+            "same_phones", self.same_phones, optional_load=True
+        )
         states = States(self.said, **({} if number else {"per_phone": 1}))
         targets, prior = self.targets(states, spans)
         entries = {

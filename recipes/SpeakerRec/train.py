@@ -170,6 +170,7 @@ def run(hparams, run_opts, entries, test=True):
         ``test``, and ``unheard_accuracy``, that on the speakers of the corpus's test
         split; of verification, ``test.EER`` in percent and ``test.minDCF``.
     """
+    check_choices(hparams)
     task = identify if hparams["task"] == "identification" else verify
     return task(hparams, run_opts, entries, test)
 
@@ -185,6 +186,7 @@ def main(argv):
     """Prepare, train and test."""
     with one_line_errors():
         hparams, run_opts = open_experiment(argv)
+        # Before the corpus is prepared, too.
         check_choices(hparams)
         run(hparams, run_opts, open_corpus(hparams, "spk_id"))
 

@@ -9,7 +9,7 @@ from .phones import SILENCE, phone_group, plain
 SPANS = ("phone", "triphone")
 HEADER = "#file onset offset #phone prev-phone next-phone speaker"
 # Phones further apart than this have silence between them, in seconds.
-_GAP = 0.02
+_GAP = 0.02 + 1e-6  # times are decimal fractions
 
 
 class Item(NamedTuple):
@@ -70,7 +70,6 @@ def items_from_alignment(phone_times, speakers, span: str = "phone") -> list[Ite
     if span not in SPANS:
         raise ValueError(f"span must be one of {', '.join(SPANS)}; got {span!r}")
     items = []
-    longest = _GAP + 1e-6  # times are decimal fractions
     for utt, times in phone_times.items():
         if utt not in speakers:
             raise ValueError(f"utterance {utt!r} of the alignment has no speaker")
@@ -82,9 +81,9 @@ def items_from_alignment(phone_times, speakers, span: str = "phone") -> list[Ite
         for position, (start, end, phone) in enumerate(spoken):
             before = spoken[position - 1] if position else None
             after = spoken[position + 1] if position + 1 < len(spoken) else None
-            if before and start - before[1] > longest:
+            if before and start - before[1] > _GAP:
                 before = None
-            if after and after[0] - end > longest:
+            if after and after[0] - end > _GAP:
                 after = None
             if span == "triphone":
                 if not (before and after):

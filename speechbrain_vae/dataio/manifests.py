@@ -18,12 +18,13 @@ logger = logging.getLogger(__name__)
 
 AUDIO_EXTENSIONS = (".wav", ".flac", ".ogg", ".opus", ".mp3")
 AUDIO_FORMATS = "WAV, FLAC, OGG, Opus or MP3"
+"""The same, for messages."""
+
 UNREAD_EXTENSIONS = (
     *(".3gp", ".aac", ".aif", ".aiff", ".amr", ".au", ".caf", ".m4a", ".m4b", ".mov"),
     *(".mp4", ".pcm", ".raw", ".shn", ".sph", ".webm", ".wma"),
 )
 """Of recordings too, in formats that are not read."""
-"""The same, for messages."""
 
 SPLITS = ("train", "valid", "test")
 

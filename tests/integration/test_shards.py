@@ -13,7 +13,7 @@ from speechbrain_vae.dataio.shard import shard_corpus
 
 from .test_distributed import two_processes
 from .test_train import checkpoints, weights
-from .training import ENVIRONMENT, TINY, command, noise_corpus, train
+from .training import ENVIRONMENT, TINY, command, last_line, noise_corpus, train
 
 OPTIONS = ["--corpus", "shards", "--batch_seconds", 2.5, "--num_workers", 0]
 
@@ -70,12 +70,5 @@ def test_a_damaged_shard_ends_training_in_one_line(tmp_path):
         data[place] ^= 255
     path.write_bytes(data)
     options = [*TINY, *OPTIONS[:-1], 1, "--linear_start", False]
-    done = subprocess.run(
-        command("vae.yaml", tmp_path, shards, *options),
-        cwd=tmp_path,
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-    )
-    last = done.stderr.strip().splitlines()[-1]
+    last = last_line("vae.yaml", tmp_path, shards, *options)
     assert re.match(r"error: the shard .*train-000001.tar is damaged \(utt", last)

@@ -41,6 +41,19 @@ def train(recipe, folder, data_folder, *options):
     return json.loads((folder / "run" / "report.json").read_text())
 
 
+def last_line(recipe, folder, data_folder, *options):
+    """Train in vain, and return the last line that the user sees."""
+    done = subprocess.run(
+        command(recipe, folder, data_folder, *options),
+        cwd=folder,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1, done.stdout[-2000:] + done.stderr[-4000:]
+    return done.stderr.strip().splitlines()[-1]
+
+
 def write_noise(path, seconds, seed, rate=16000, **options):
     """Noise that comes and goes like syllables, and differs by seed."""
     generator = np.random.default_rng(seed)
