@@ -28,28 +28,26 @@ def command(recipe, folder, data_folder, *options):
     ]
 
 
-def train(recipe, folder, data_folder, *options):
-    """Train, and return the report."""
-    done = subprocess.run(
+def _run(recipe, folder, data_folder, *options):
+    return subprocess.run(
         command(recipe, folder, data_folder, *options),
         cwd=folder,
         env=ENVIRONMENT,
         capture_output=True,
         text=True,
     )
+
+
+def train(recipe, folder, data_folder, *options):
+    """Train, and return the report."""
+    done = _run(recipe, folder, data_folder, *options)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return json.loads((folder / "run" / "report.json").read_text())
 
 
 def last_line(recipe, folder, data_folder, *options):
     """Train in vain, and return the last line that the user sees."""
-    done = subprocess.run(
-        command(recipe, folder, data_folder, *options),
-        cwd=folder,
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-    )
+    done = _run(recipe, folder, data_folder, *options)
     assert done.returncode == 1, done.stdout[-2000:] + done.stderr[-4000:]
     return done.stderr.strip().splitlines()[-1]
 
