@@ -189,7 +189,7 @@ def test_linear_start_equals_probabilistic_pca(stride, variance):
     elbo = -torch.stack([model(feats).loss for _ in range(300)]).mean()
     exact = ppca.log_likelihood(feats, 3)
     # The bound of the optimal linear VAE is tight (Lucas et al. 2019).
-    assert float(elbo) == pytest.approx(exact, abs=0.05)
+    assert elbo.item() == pytest.approx(exact, abs=0.05)
 
 
 def test_linear_start_names_the_part_that_cannot():

@@ -74,7 +74,7 @@ def test_capacity_is_what_the_divergence_settles_at():
 def test_free_bits_cost_the_same_below_the_threshold():
     bottleneck = GaussianBottleneck(8, 4, free_bits=50.0)
     out = bottleneck(torch.randn(2, 5, 8))
-    assert float(out.loss) == pytest.approx(200.0)
+    assert out.loss.item() == pytest.approx(200.0)
     assert out.stats["kl"] < 200
 
 
