@@ -25,9 +25,9 @@ torch.distributed.init_process_group(
     "gloo", init_method=f"file://{sys.argv[1]}", rank=0, world_size=1
 )
 train()
-print(threads() > before)
+during = threads()
 leave_processes()
-print(threads() - before)
+print("threads", during > before, threads() - before)
 """
 
 
@@ -38,4 +38,5 @@ def test_no_thread_of_the_group_is_left_to_abort_the_process(tmp_path):
         capture_output=True,
         text=True,
     )
-    assert done.stdout.split() == ["True", "0"], done.stderr
+    # Some versions of gloo print to the same stream.
+    assert "threads True 0" in done.stdout.splitlines(), done.stderr
