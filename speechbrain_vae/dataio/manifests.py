@@ -303,7 +303,8 @@ def safe_ids(relative_paths) -> dict[str, str]:
     -------
     dict of str to str
         Identifier of each path: letters, digits, ``.``, ``_`` and ``-``. A piece of
-        the hash of the path is added where two would be alike or characters were lost.
+        the hash of the path is added where two would be alike or characters were lost,
+        and a longer one where that is alike as well.
 
     Example
     -------
@@ -312,19 +313,26 @@ def safe_ids(relative_paths) -> dict[str, str]:
     """
     relative_paths = list(relative_paths)
     plain, lossy = {}, {}
-    count: dict[str, int] = {}
+    count: Counter[str] = Counter()
     for path in relative_paths:
         stem = os.path.splitext(path)[0].replace("/", "-")
         name = re.sub(r"[^A-Za-z0-9._-]", "_", stem)[:_MAX_ID_LENGTH].lstrip(".")
         plain[path] = name or "audio"
         lossy[path] = name != stem
-        key = plain[path].lower()
-        count[key] = count.get(key, 0) + 1
-    return {
+        count[plain[path].lower()] += 1
+    ids = {
         path: f"{name}-{stable_hash(path)[:8]}"
         if lossy[path] or count[name.lower()] > 1
         else name
         for path, name in plain.items()
+    }
+    # Of 100,000 names of one length in Chinese, say, two have the same short hash.
+    count = Counter(utt.lower() for utt in ids.values())
+    return {
+        path: utt
+        if count[utt.lower()] == 1
+        else f"{plain[path]}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:32]}"
+        for path, utt in ids.items()
     }
 
 

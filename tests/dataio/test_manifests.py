@@ -60,6 +60,18 @@ def test_identifiers_are_unique_and_safe_even_when_case_is_ignored():
     assert reverse == ids
 
 
+def test_identifiers_are_unique_where_short_hashes_are_alike():
+    alone = manifests.safe_ids(["\u4e02\u4e0f\u4e02\u4e04\u4e00.wav"])
+    other = manifests.safe_ids(["\u4e07\u4e00\u4e04\u4e04\u4e00.wav"])
+    assert list(alone.values()) == list(other.values())
+    accents = ["\u0323\u0302.wav", "\u0302\u0323.wav"]
+    paths = [*alone, *other, f"{alone[next(iter(alone))]}.wav", *accents, "a.wav"]
+    ids = manifests.safe_ids(paths)
+    assert len(set(ids.values())) == len(paths)
+    assert ids["a.wav"] == "a"
+    assert manifests.safe_ids(reversed(paths)) == ids
+
+
 def test_long_paths_give_short_identifiers():
     paths = ["x" * 300 + f"/{index}.wav" for index in range(2)]
     ids = manifests.safe_ids(paths)
