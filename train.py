@@ -26,7 +26,11 @@ from speechbrain_vae.export import FIGURE, write_export
 from speechbrain_vae.lobes.targets import Denoising, Reconstruction
 from speechbrain_vae.metrics import EpochTotals, mean_error
 from speechbrain_vae.model_card import model_card, run_settings
-from speechbrain_vae.nnet.distributed import leave_processes, weight_of_process
+from speechbrain_vae.nnet.distributed import (
+    leave_processes,
+    mean_across,
+    weight_of_process,
+)
 from speechbrain_vae.nnet.recomputation import recompute_activations
 from speechbrain_vae.nonfinite import NamesNonFiniteLoss, NonFiniteLossError
 from speechbrain_vae.pretraining import (
@@ -127,7 +131,8 @@ class AutoencoderBrain(NamesNonFiniteLoss, sb.Brain):
     def on_stage_end(self, stage, stage_loss, epoch=None):
         """Log, anneal, decide about stopping, and save."""
         if stage == sb.Stage.TRAIN:
-            self.train_stats = {"loss": stage_loss, **self.totals.training_summary()}
+            loss = mean_across(stage_loss, self.device)
+            self.train_stats = {"loss": loss, **self.totals.training_summary()}
             if self.train_stats.get("collapsed"):
                 logger.warning(
                     "The codebook has collapsed: %(dead_codes)d codes served no frame "

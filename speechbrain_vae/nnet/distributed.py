@@ -65,6 +65,27 @@ def add_across(x: torch.Tensor) -> torch.Tensor:
     return all_reduce(x)
 
 
+def mean_across(value: float, device=None) -> float:
+    """Mean of a number over processes.
+
+    Arguments
+    ---------
+    value : float
+        What this process has.
+    device : torch.device, optional
+        Where the processes talk.
+
+    Example
+    -------
+    >>> mean_across(0.5)
+    0.5
+    """
+    if not is_distributed():
+        return value
+    total = sum_across(torch.tensor(value, dtype=torch.float64, device=device))
+    return total.item() / distributed.get_world_size()
+
+
 def weight_of_process(frames):
     """What a mean over the frames of this process counts in DDP's mean over processes.
 

@@ -13,7 +13,7 @@ from speechbrain_vae.lobes.bottlenecks import (
 from speechbrain_vae.lobes.decoders import ConvDecoder
 from speechbrain_vae.lobes.encoders import ConvEncoder
 from speechbrain_vae.lobes.penalties import ActivityPenalty, WeightPenalty
-from speechbrain_vae.nnet.distributed import weight_of_process
+from speechbrain_vae.nnet.distributed import mean_across, weight_of_process
 from speechbrain_vae.nnet.likelihoods import GaussianLikelihood
 from speechbrain_vae.nnet.quantisers import (
     NSVQ,
@@ -71,10 +71,11 @@ def model(name):
 
 
 def train(name, part, wrap=lambda model: model):
-    """A few steps on a part of every batch; the state afterwards."""
+    """A few steps on a part of every batch; the state afterwards and the mean loss."""
     trained = model(name)
     wrapped = wrap(trained)
     optimiser = torch.optim.SGD(trained.parameters(), 0.01)
+    mean_loss = 0.0
     torch.manual_seed(1)
     scale, offset = torch.randn(2, STEPS, 4, 1, F)
     for x in offset + scale * torch.randn(STEPS, 4, 80, F):
@@ -82,9 +83,11 @@ def train(name, part, wrap=lambda model: model):
         torch.manual_seed(2)
         out = wrapped(x[part] * 2, LENGTHS[part])
         optimiser.zero_grad()
-        (out.loss * weight_of_process(out.frames)).backward()
+        loss = out.loss * weight_of_process(out.frames)
+        loss.backward()
         optimiser.step()
-    return trained.state_dict()
+        mean_loss += loss.item() / STEPS
+    return {**trained.state_dict(), "loss": torch.tensor(mean_across(mean_loss))}
 
 
 def train_half(rank, folder):
